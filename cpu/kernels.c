@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The kernel table: the last row of each variant list that the SIMD level allows. Owner: no state. Threads: any. */
+#include "cpu/kernels.h"
+
+#include <string.h>
+
+#include "cpu/dot.h"
+#include "cpu/gemm.h"
+#include "cpu/gemm_tile.h"
+#include "cpu/vec.h"
+
+void ht_kernels_init(ht_kernels *k, ht_isa isa)
+{
+    const char *name;
+
+    memset(k, 0, sizeof *k);
+    k->isa = isa;
+    for (int t = 0; t < HT_TYPE_MAX; t++) {
+        k->dot_q8[t] = ht_dot_q8_pick((ht_type)t, isa, &name);
+        k->dot_f32[t] = ht_dot_f32_pick((ht_type)t, isa, &name);
+    }
+#define HT_GEMM_Q8(level, fn)                                                                                          \
+    if (HT_ISA_##level <= isa)                                                                                         \
+        k->gemm_q8 = fn;
+#define HT_GEMM_F32(level, fn)                                                                                         \
+    if (HT_ISA_##level <= isa)                                                                                         \
+        k->gemm_f32 = fn;
+#include "cpu/gemm.inc"
+#undef HT_GEMM_Q8
+#undef HT_GEMM_F32
+    ht_vec_kernels_init(&k->vec, isa);
+}
+
+size_t ht_gemm_scratch_bytes(uint32_t k)
+{
+    const size_t q8 = ht_gemm_q8_bytes(k), f32 = ht_gemm_f32_bytes();
+    return q8 > f32 ? q8 : f32;
+}

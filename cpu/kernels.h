@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The kernel table of the CPU executor: one function per operation and, for products with weights, per weight type,
+ * chosen once for a SIMD level. Every list of variants is a .inc file (slow to fast, last match wins) that drives
+ * declaration, choice, test (tests/cpu/check_*.c) and micro-benchmark (tools/bench).
+ *
+ * A kernel allocates nothing, locks nothing, keeps no state, reads and writes nothing outside the ranges stated, and
+ * knows no model. All variants of a kernel give the same bits: the order of every float operation is fixed by the
+ * numeric contract (engine/base/exec.h) and written out in the __ref variant. Names: ht_<op>[_<type>]__<isa>. */
+#ifndef HT_CPU_KERNELS_H
+#define HT_CPU_KERNELS_H
+
+#include "cpu/isa.h"
+#include "engine/base/exec.h"
+#include "engine/base/types.h"
+
+/* One token's 8-bit activations. */
+typedef struct ht_q8_row {
+    const int8_t *q;  /* [k] */
+    const float *d;   /* [k/32] */
+    const int16_t *s; /* [k/16] */
+} ht_q8_row;
+
+/* y[i] = <W[i], x>, 8-bit activations. W: n_rows rows of k quantised weights, `stride` bytes apart, any alignment. */
+typedef void ht_dot_q8_fn(float *y, const void *w, size_t stride, uint32_t n_rows, const ht_q8_row *x, uint32_t k);
+
+/* y[t * ldy + i] = <W[i], x[t]> for n_tok tokens (x->q8 strided as in ht_q8). scratch: ht_gemm_scratch_bytes(k)
+ * bytes of 64-byte aligned memory of this thread. Same bits as ht_dot_q8_fn token by token. */
+typedef void ht_gemm_q8_fn(float *y, size_t ldy, ht_type type, const void *w, size_t stride, uint32_t n_rows,
+                           const ht_q8 *x, uint32_t n_tok, uint32_t k, void *scratch);
+
+/* y[i] = <W[i], x>, float32 activations, weights of any type (dequantised on the way). */
+typedef void ht_dot_f32_fn(float *y, const void *w, size_t stride, uint32_t n_rows, const float *x, uint32_t k);
+
+/* y[t * ldy + i] for n_tok tokens, x[t] at x + t * ldx. scratch as above. */
+typedef void ht_gemm_f32_fn(float *y, size_t ldy, ht_type type, const void *w, size_t stride, uint32_t n_rows,
+                            const float *x, size_t ldx, uint32_t n_tok, uint32_t k, void *scratch);
+
+/* Element-wise and reducing kernels, written once in cpu/vec_body.h and compiled per SIMD level. */
+typedef struct ht_vec_kernels {
+    /* 8-bit blocks of one row; k multiple of 32. */
+    void (*quantise_q8)(const float *x, uint32_t k, int8_t *q, float *d, int16_t *s);
+    /* out = norm(x) * weight + bias over k elements (weight, bias may be NULL); out == x allowed. */
+    void (*norm)(ht_norm_kind kind, const float *x, uint32_t k, float eps, const float *weight, const float *bias,
+                 float *out);
+    /* h[i] = act(g[i]) * u[i] (drelu: relu(g) * relu(u)); g NULL: h[i] = act(u[i]). h may be u. Returns how many h
+     * != 0. */
+    uint32_t (*glu)(ht_activation act, float param, const float *g, const float *u, uint32_t n, float *h);
+    /* y = ax * x + ay * y as fmaf(ax, x, ay * y); ay == 0: y = ax * x whatever y held. */
+    void (*add)(float ax, const float *x, float ay, float *y, uint32_t n);
+    /* y[i] = fmaf(w, x[i], y[i]) */
+    void (*axpy)(float w, const float *x, float *y, uint32_t n);
+    void (*softcap)(float *y, uint32_t n, float cap, float scale);
+    void (*rope)(float *x, uint32_t n_rot, bool neox, const float *cos_sin); /* one head */
+    /* <a, b> by the float contract (acc i mod 32). */
+    float (*dot)(const float *a, const float *b, uint32_t n);
+    /* Float32 row to a KV row of type (F32, F16, Q8_0, Q4_0), and one page's attention for one query head: see
+     * ht_attend. */
+    void (*kv_store)(ht_type type, const float *x, uint32_t n, void *row);
+    /* scores[j] = scale * <q, K[j]> (then cap * tanh(. / cap) where cap > 0), j in [j0, j1); K rows k_bytes apart. */
+    void (*attend_scores)(ht_type type, const float *q, const void *k, size_t k_bytes, uint32_t k_dim, uint32_t j0,
+                          uint32_t j1, float scale, float cap, float *scores);
+    /* In: scores[j0..j1). m = max, p_j = exp(s_j - m), l = sum p_j (acc j mod 16, then tree), o[d] = sum_j p_j *
+     * V[j][d] by fmaf in order of j from 0. Writes *m, *l and o[0..v_dim). */
+    void (*attend_values)(ht_type type, float *scores, const void *v, size_t v_bytes, uint32_t v_dim, uint32_t j0,
+                          uint32_t j1, float *m, float *l, float *o);
+    /* Joins a page's partial (m, l, o) into the running (*M, *L, O): M' = max, a = exp(M - M'), b = exp(m - M'),
+     * L = fmaf(l, b, L * a), O = fmaf(o, b, O * a). The first page is copied. */
+    void (*attend_join)(float m, float l, const float *o, float *M, float *L, float *O, uint32_t v_dim, bool first);
+    void (*softmax)(float *x, uint32_t n); /* in place: max, exp, sum as in attend_values, then * (1 / l) */
+    /* One token, one channel range of a causal convolution: see ht_op_conv; state [taps-1][n] is shifted. */
+    void (*conv)(const float *x, float *y, uint32_t n, uint32_t taps, const float *w, const float *bias, float *state,
+                 uint32_t state_stride, bool silu);
+    /* One token, one value head of the gated delta rule: decay = exp(g). S: [k_dim][v_dim]. q, k already normalised and
+     * scaled. Every sum over k_dim runs in order of its index, fmaf, element-wise over v_dim. tmp: v_dim floats. */
+    void (*delta)(const float *q, const float *k, const float *v, float decay, float beta, uint32_t k_dim,
+                  uint32_t v_dim, float *S, float *tmp, float *y);
+    /* Reads n words (a multiple of 32), for measuring memory; returns their exclusive or, so that no load is left out. */
+    uint64_t (*read)(const uint64_t *x, size_t n);
+} ht_vec_kernels;
+
+typedef struct ht_kernels {
+    ht_isa isa;
+    ht_dot_q8_fn *dot_q8[HT_TYPE_MAX];   /* NULL for types that are not quantised */
+    ht_dot_f32_fn *dot_f32[HT_TYPE_MAX]; /* every supported type */
+    ht_gemm_q8_fn *gemm_q8;
+    ht_gemm_f32_fn *gemm_f32;
+    ht_vec_kernels vec;
+} ht_kernels;
+
+/* The best variants at or below `isa`. */
+void ht_kernels_init(ht_kernels *k, ht_isa isa);
+
+size_t ht_gemm_scratch_bytes(uint32_t k); /* per thread, for rows of k elements, either kind */
+
+#endif

@@ -1,0 +1,9 @@
+/* SPDX-License-Identifier: MIT
+ * The vec kernels for AVX2, FMA and F16C. Threads: any; no state. */
+#if !defined(__AVX2__) || !defined(__FMA__) || !defined(__F16C__)
+#error "compile with -mavx2 -mfma -mf16c"
+#endif
+#define HT_VEC(name) name##__avx2
+#define HT_VEC_LANES 8
+#include "cpu/vec_x86.h"
+#include "cpu/vec_body.h"

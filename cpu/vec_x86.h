@@ -1,0 +1,474 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The hot vec kernels in intrinsics, written once for 8 lanes (AVX2) and 16 lanes (AVX-512): a thin layer of vector
+ * primitives, then kernels over units of 32 elements held in UV vectors. Same sums in the same order as the plain forms
+ * in vec_body.h. Included by vec_avx2.c and vec_avx512.c with HT_VEC_LANES set. Threads: any; no state. */
+#include <immintrin.h>
+
+#include "cpu/vec_common.h"
+
+enum { LANES = HT_VEC_LANES, UV = 32 / HT_VEC_LANES };
+
+#if HT_VEC_LANES == 8
+
+typedef __m256 vf;
+HT_INLINE vf vf_zero(void) { return _mm256_setzero_ps(); }
+HT_INLINE vf vf_set1(float x) { return _mm256_set1_ps(x); }
+HT_INLINE vf vf_load(const float *p) { return _mm256_loadu_ps(p); }
+HT_INLINE void vf_store(float *p, vf a) { _mm256_storeu_ps(p, a); }
+HT_INLINE vf vf_add(vf a, vf b) { return _mm256_add_ps(a, b); }
+HT_INLINE vf vf_sub(vf a, vf b) { return _mm256_sub_ps(a, b); }
+HT_INLINE vf vf_mul(vf a, vf b) { return _mm256_mul_ps(a, b); }
+HT_INLINE vf vf_fma(vf a, vf b, vf c) { return _mm256_fmadd_ps(a, b, c); }
+HT_INLINE vf vf_max(vf a, vf b) { return _mm256_max_ps(a, b); } /* a > b ? a : b */
+HT_INLINE vf vf_load_f16(const uint8_t *p) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p)); }
+HT_INLINE void vf_store_f16(uint8_t *p, vf a)
+{
+    _mm_storeu_si128((__m128i *)p, _mm256_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT));
+}
+HT_INLINE vf vf_load_i8(const uint8_t *p)
+{
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)p)));
+}
+/* Nibbles of vector v of a Q4_0 block, less 8. qs: the block's 16 bytes. */
+HT_INLINE vf vf_load_i4(const uint8_t *qs, int v)
+{
+    __m128i b = _mm_loadl_epi64((const __m128i *)(qs + v % 2 * 8));
+    if (v >= 2) b = _mm_srli_epi16(b, 4);
+    b = _mm_sub_epi8(_mm_and_si128(b, _mm_set1_epi8(15)), _mm_set1_epi8(8));
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(b));
+}
+
+/* The first n < LANES lanes only. */
+typedef __m256i vmask;
+HT_INLINE vmask vm_first(uint32_t n)
+{
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+HT_INLINE vf vf_load_m(const float *p, vmask m) { return _mm256_maskload_ps(p, m); }
+HT_INLINE void vf_store_m(float *p, vmask m, vf a) { _mm256_maskstore_ps(p, m, a); }
+HT_INLINE vf vf_fma_m(vf a, vf b, vf c, vmask m)
+{
+    return _mm256_blendv_ps(c, _mm256_fmadd_ps(a, b, c), _mm256_castsi256_ps(m));
+}
+
+HT_INLINE float vf_tree32(const vf *a)
+{
+    __m256 s = _mm256_add_ps(_mm256_add_ps(a[0], a[2]), _mm256_add_ps(a[1], a[3]));
+    __m128 h = _mm_add_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1));
+    h = _mm_add_ps(h, _mm_movehl_ps(h, h));
+    return _mm_cvtss_f32(_mm_add_ss(h, _mm_movehdup_ps(h)));
+}
+
+#else
+
+typedef __m512 vf;
+HT_INLINE vf vf_zero(void) { return _mm512_setzero_ps(); }
+HT_INLINE vf vf_set1(float x) { return _mm512_set1_ps(x); }
+HT_INLINE vf vf_load(const float *p) { return _mm512_loadu_ps(p); }
+HT_INLINE void vf_store(float *p, vf a) { _mm512_storeu_ps(p, a); }
+HT_INLINE vf vf_add(vf a, vf b) { return _mm512_add_ps(a, b); }
+HT_INLINE vf vf_sub(vf a, vf b) { return _mm512_sub_ps(a, b); }
+HT_INLINE vf vf_mul(vf a, vf b) { return _mm512_mul_ps(a, b); }
+HT_INLINE vf vf_fma(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); }
+HT_INLINE vf vf_max(vf a, vf b) { return _mm512_max_ps(a, b); } /* a > b ? a : b */
+HT_INLINE vf vf_load_f16(const uint8_t *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p)); }
+HT_INLINE void vf_store_f16(uint8_t *p, vf a)
+{
+    _mm256_storeu_si256((__m256i *)p, _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+HT_INLINE vf vf_load_i8(const uint8_t *p)
+{
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)));
+}
+HT_INLINE vf vf_load_i4(const uint8_t *qs, int v)
+{
+    __m128i b = _mm_loadu_si128((const __m128i *)qs);
+    if (v >= 1) b = _mm_srli_epi16(b, 4);
+    b = _mm_sub_epi8(_mm_and_si128(b, _mm_set1_epi8(15)), _mm_set1_epi8(8));
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(b));
+}
+
+typedef __mmask16 vmask;
+HT_INLINE vmask vm_first(uint32_t n) { return (__mmask16)((1u << n) - 1u); }
+HT_INLINE vf vf_load_m(const float *p, vmask m) { return _mm512_maskz_loadu_ps(m, p); }
+HT_INLINE void vf_store_m(float *p, vmask m, vf a) { _mm512_mask_storeu_ps(p, m, a); }
+HT_INLINE vf vf_fma_m(vf a, vf b, vf c, vmask m) { return _mm512_mask3_fmadd_ps(a, b, c, m); }
+
+HT_INLINE float vf_tree32(const vf *a)
+{
+    __m512 s = _mm512_add_ps(a[0], a[1]);
+    __m256 f = _mm256_add_ps(_mm512_castps512_ps256(s), _mm512_extractf32x8_ps(s, 1));
+    __m128 h = _mm_add_ps(_mm256_castps256_ps128(f), _mm256_extractf128_ps(f, 1));
+    h = _mm_add_ps(h, _mm_movehl_ps(h, h));
+    return _mm_cvtss_f32(_mm_add_ss(h, _mm_movehdup_ps(h)));
+}
+
+#endif
+
+/* n < LANES half floats: through a copy, so that no byte beyond them is read. */
+HT_INLINE vf vf_load_f16_n(const uint8_t *p, uint32_t n)
+{
+    uint8_t buf[2 * HT_VEC_LANES] = { 0 };
+    memcpy(buf, p, (size_t)n * 2);
+    return vf_load_f16(buf);
+}
+
+static float HT_VEC(ht_dot)(const float *a, const float *b, uint32_t n)
+{
+    vf acc[UV];
+    for (int v = 0; v < UV; v++) acc[v] = vf_zero();
+    uint32_t i = 0;
+    for (; i + 32 <= n; i += 32)
+        for (int v = 0; v < UV; v++) acc[v] = vf_fma(vf_load(a + i + v * LANES), vf_load(b + i + v * LANES), acc[v]);
+    for (int v = 0; v < UV && i < n; v++, i += LANES) {
+        if (n - i >= LANES) {
+            acc[v] = vf_fma(vf_load(a + i), vf_load(b + i), acc[v]);
+        } else {
+            vmask m = vm_first(n - i);
+            acc[v] = vf_fma_m(vf_load_m(a + i, m), vf_load_m(b + i, m), acc[v], m);
+            break;
+        }
+    }
+    return vf_tree32(acc);
+}
+
+/* Whole blocks of 32 in vectors, the rest one by one into the same accumulators. */
+static float HT_VEC(sum)(const float *x, uint32_t n)
+{
+    vf acc[UV];
+    float a[32];
+    for (int v = 0; v < UV; v++) acc[v] = vf_zero();
+    uint32_t i = 0;
+    for (; i + 32 <= n; i += 32)
+        for (int v = 0; v < UV; v++) acc[v] = vf_add(acc[v], vf_load(x + i + v * LANES));
+    if (i == n) return vf_tree32(acc);
+    for (int v = 0; v < UV; v++) vf_store(a + v * LANES, acc[v]);
+    for (uint32_t l = 0; i < n; i++, l++) a[l] += x[i];
+    return ht_vec_tree32(a);
+}
+
+static float HT_VEC(sum_dev2)(const float *x, uint32_t n, float mean)
+{
+    vf acc[UV], vmean = vf_set1(mean);
+    float a[32];
+    for (int v = 0; v < UV; v++) acc[v] = vf_zero();
+    uint32_t i = 0;
+    for (; i + 32 <= n; i += 32)
+        for (int v = 0; v < UV; v++) {
+            vf dev = vf_sub(vf_load(x + i + v * LANES), vmean);
+            acc[v] = vf_fma(dev, dev, acc[v]);
+        }
+    if (i == n) return vf_tree32(acc);
+    for (int v = 0; v < UV; v++) vf_store(a + v * LANES, acc[v]);
+    for (uint32_t l = 0; i < n; i++, l++) a[l] = fmaf(x[i] - mean, x[i] - mean, a[l]);
+    return ht_vec_tree32(a);
+}
+
+static float HT_VEC(max)(const float *x, uint32_t n)
+{
+    vf top[4];
+    float a[LANES], m = -INFINITY;
+    for (int v = 0; v < 4; v++) top[v] = vf_set1(-INFINITY);
+    uint32_t i = 0;
+    for (; i + 4 * LANES <= n; i += 4 * LANES)
+        for (int v = 0; v < 4; v++) top[v] = vf_max(vf_load(x + i + v * LANES), top[v]);
+    top[0] = vf_max(vf_max(top[0], top[1]), vf_max(top[2], top[3]));
+    for (; i + LANES <= n; i += LANES) top[0] = vf_max(vf_load(x + i), top[0]);
+    vf_store(a, top[0]);
+    for (; i < n; i++) m = x[i] > m ? x[i] : m;
+    for (i = 0; i < LANES; i++) m = a[i] > m ? a[i] : m;
+    return m;
+}
+
+static float HT_VEC(sum16)(const float *x, uint32_t j0, uint32_t j1)
+{
+    enum { V = 16 / LANES };
+    float a[16] = { 0 };
+    vf acc[V];
+    uint32_t j = j0;
+    for (; j < j1 && j % 16; j++) a[j % 16] += x[j];
+    for (int v = 0; v < V; v++) acc[v] = vf_load(a + v * LANES);
+    for (; j + 16 <= j1; j += 16)
+        for (int v = 0; v < V; v++) acc[v] = vf_add(acc[v], vf_load(x + j + v * LANES));
+    for (int v = 0; v < V; v++) vf_store(a + v * LANES, acc[v]);
+    for (; j < j1; j++) a[j % 16] += x[j];
+    return ht_vec_tree16(a);
+}
+
+#if HT_VEC_LANES == 8
+
+static void HT_VEC(ht_quantise_q8)(const float *x, uint32_t k, int8_t *q, float *d, int16_t *s)
+{
+    const __m256i abs_mask = _mm256_set1_epi32(0x7fffffff);
+    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7); /* undoes the packs' order by halves */
+    for (uint32_t b = 0; b < k / 32; b++, x += 32, q += 32) {
+        __m256 v0 = _mm256_loadu_ps(x), v1 = _mm256_loadu_ps(x + 8);
+        __m256 v2 = _mm256_loadu_ps(x + 16), v3 = _mm256_loadu_ps(x + 24);
+        /* Largest magnitude by its bits: NaN above infinity above numbers. */
+        __m256i m0 = _mm256_max_epu32(_mm256_and_si256(_mm256_castps_si256(v0), abs_mask),
+                                      _mm256_and_si256(_mm256_castps_si256(v1), abs_mask));
+        __m256i m1 = _mm256_max_epu32(_mm256_and_si256(_mm256_castps_si256(v2), abs_mask),
+                                      _mm256_and_si256(_mm256_castps_si256(v3), abs_mask));
+        m0 = _mm256_max_epu32(m0, m1);
+        __m128i m = _mm_max_epu32(_mm256_castsi256_si128(m0), _mm256_extracti128_si256(m0, 1));
+        m = _mm_max_epu32(m, _mm_shuffle_epi32(m, 0x4e));
+        m = _mm_max_epu32(m, _mm_shuffle_epi32(m, 0xb1));
+        uint32_t amax = (uint32_t)_mm_cvtsi128_si32(m);
+        float db = ht_f32_from_bits(amax) / 127.0f;
+        float id = 127.0f / ht_f32_from_bits(amax);
+        if (__builtin_expect(amax >= 0x7f800000u || !(id <= FLT_MAX), 0)) {
+            d[b] = ht_vec_null_block_d(amax);
+            s[2 * b] = s[2 * b + 1] = 0;
+            memset(q, 0, 32);
+            continue;
+        }
+        __m256 vid = _mm256_set1_ps(id);
+        __m256i q0 = _mm256_cvtps_epi32(_mm256_mul_ps(v0, vid)), q1 = _mm256_cvtps_epi32(_mm256_mul_ps(v1, vid));
+        __m256i q2 = _mm256_cvtps_epi32(_mm256_mul_ps(v2, vid)), q3 = _mm256_cvtps_epi32(_mm256_mul_ps(v3, vid));
+        __m256i all = _mm256_packs_epi16(_mm256_packs_epi32(q0, q1), _mm256_packs_epi32(q2, q3));
+        all = _mm256_permutevar8x32_epi32(all, order);
+        _mm256_storeu_si256((__m256i *)q, all);
+        /* Sums of 8 bytes made unsigned by + 128. */
+        __m256i sum = _mm256_sad_epu8(_mm256_xor_si256(all, _mm256_set1_epi8((char)0x80)), _mm256_setzero_si256());
+        sum = _mm256_add_epi64(sum, _mm256_bsrli_epi128(sum, 8));
+        d[b] = db;
+        s[2 * b] = (int16_t)(_mm_cvtsi128_si32(_mm256_castsi256_si128(sum)) - 2048);
+        s[2 * b + 1] = (int16_t)(_mm_cvtsi128_si32(_mm256_extracti128_si256(sum, 1)) - 2048);
+    }
+}
+
+#else
+
+static void HT_VEC(ht_quantise_q8)(const float *x, uint32_t k, int8_t *q, float *d, int16_t *s)
+{
+    const __m512i abs_mask = _mm512_set1_epi32(0x7fffffff);
+    for (uint32_t b = 0; b < k / 32; b++, x += 32, q += 32) {
+        __m512 v0 = _mm512_loadu_ps(x), v1 = _mm512_loadu_ps(x + 16);
+        __m512i mm = _mm512_max_epu32(_mm512_and_si512(_mm512_castps_si512(v0), abs_mask),
+                                      _mm512_and_si512(_mm512_castps_si512(v1), abs_mask));
+        __m256i m8 = _mm256_max_epu32(_mm512_castsi512_si256(mm), _mm512_extracti64x4_epi64(mm, 1));
+        __m128i m = _mm_max_epu32(_mm256_castsi256_si128(m8), _mm256_extracti128_si256(m8, 1));
+        m = _mm_max_epu32(m, _mm_shuffle_epi32(m, 0x4e));
+        m = _mm_max_epu32(m, _mm_shuffle_epi32(m, 0xb1));
+        uint32_t amax = (uint32_t)_mm_cvtsi128_si32(m);
+        float db = ht_f32_from_bits(amax) / 127.0f;
+        float id = 127.0f / ht_f32_from_bits(amax);
+        if (__builtin_expect(amax >= 0x7f800000u || !(id <= FLT_MAX), 0)) {
+            d[b] = ht_vec_null_block_d(amax);
+            s[2 * b] = s[2 * b + 1] = 0;
+            memset(q, 0, 32);
+            continue;
+        }
+        __m512 vid = _mm512_set1_ps(id);
+        __m128i q0 = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(v0, vid)));
+        __m128i q1 = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(v1, vid)));
+        __m256i all = _mm256_inserti128_si256(_mm256_castsi128_si256(q0), q1, 1);
+        _mm256_storeu_si256((__m256i *)q, all);
+        __m256i sum = _mm256_sad_epu8(_mm256_xor_si256(all, _mm256_set1_epi8((char)0x80)), _mm256_setzero_si256());
+        sum = _mm256_add_epi64(sum, _mm256_bsrli_epi128(sum, 8));
+        d[b] = db;
+        s[2 * b] = (int16_t)(_mm_cvtsi128_si32(_mm256_castsi256_si128(sum)) - 2048);
+        s[2 * b + 1] = (int16_t)(_mm_cvtsi128_si32(_mm256_extracti128_si256(sum, 1)) - 2048);
+    }
+}
+
+#endif
+
+/* 32 elements of a KV row from element 32 * u. type is a constant at every call: one branch survives. */
+HT_INLINE void unit_load(ht_type type, const uint8_t *row, uint32_t u, vf out[UV])
+{
+    if (type == HT_F32) {
+        for (int v = 0; v < UV; v++) out[v] = vf_load((const float *)(const void *)row + 32 * (size_t)u + v * LANES);
+    } else if (type == HT_F16) {
+        for (int v = 0; v < UV; v++) out[v] = vf_load_f16(row + 64 * (size_t)u + v * LANES * 2);
+    } else if (type == HT_Q8_0) {
+        const uint8_t *p = row + (size_t)u * HT_KV_Q8_0_BYTES;
+        vf d = vf_set1(_cvtsh_ss(ht_vec_u16_at(p)));
+        for (int v = 0; v < UV; v++) out[v] = vf_mul(d, vf_load_i8(p + 2 + v * LANES));
+    } else {
+        const uint8_t *p = row + (size_t)u * HT_KV_Q4_0_BYTES;
+        vf d = vf_set1(_cvtsh_ss(ht_vec_u16_at(p)));
+        for (int v = 0; v < UV; v++) out[v] = vf_mul(d, vf_load_i4(p + 2, v));
+    }
+}
+
+/* Element i of a float row, `n` of them where n < LANES (F32 and F16 only: the other types have no rest). */
+HT_INLINE vf rest_load(ht_type type, const uint8_t *row, uint32_t i, uint32_t n)
+{
+    if (type == HT_F32) {
+        const float *p = (const float *)(const void *)row + i;
+        return n >= LANES ? vf_load(p) : vf_load_m(p, vm_first(n));
+    }
+    const uint8_t *p = row + (size_t)i * 2;
+    return n >= LANES ? vf_load_f16(p) : vf_load_f16_n(p, n);
+}
+
+/* out[r] = <q, row r> for n_rows rows (a constant): q is loaded once for all of them. */
+HT_INLINE void dots_of_rows(ht_type type, const float *q, const uint8_t *k, size_t k_bytes, uint32_t k_dim, int n_rows,
+                            float *out)
+{
+    vf acc[4][UV];
+    for (int r = 0; r < n_rows; r++)
+        for (int v = 0; v < UV; v++) acc[r][v] = vf_zero();
+    uint32_t i = 0;
+    for (; i + 32 <= k_dim; i += 32)
+        for (int r = 0; r < n_rows; r++) {
+            vf w[UV];
+            unit_load(type, k + r * k_bytes, i / 32, w);
+            for (int v = 0; v < UV; v++) acc[r][v] = vf_fma(vf_load(q + i + v * LANES), w[v], acc[r][v]);
+        }
+    if (type == HT_F32 || type == HT_F16) {
+        for (int v = 0; v < UV && i < k_dim; v++, i += LANES) {
+            uint32_t n = k_dim - i;
+            for (int r = 0; r < n_rows; r++) {
+                vf w = rest_load(type, k + r * k_bytes, i, n);
+                if (n >= LANES)
+                    acc[r][v] = vf_fma(vf_load(q + i), w, acc[r][v]);
+                else
+                    acc[r][v] = vf_fma_m(vf_load_m(q + i, vm_first(n)), w, acc[r][v], vm_first(n));
+            }
+        }
+    }
+    for (int r = 0; r < n_rows; r++) out[r] = vf_tree32(acc[r]);
+}
+
+HT_INLINE void dots_of_type(ht_type type, const float *q, const uint8_t *k, size_t k_bytes, uint32_t k_dim, uint32_t j0,
+                            uint32_t j1, float *scores)
+{
+    enum { ROWS = LANES == 8 ? 2 : 4 }; /* 8 accumulators: a multiply-add takes 4 cycles, two start in each */
+    uint32_t j = j0;
+    for (; j + ROWS <= j1; j += ROWS) dots_of_rows(type, q, k + j * k_bytes, k_bytes, k_dim, ROWS, scores + j);
+    for (; j < j1; j++) dots_of_rows(type, q, k + j * k_bytes, k_bytes, k_dim, 1, scores + j);
+}
+
+static void HT_VEC(attend_dots)(ht_type type, const float *q, const void *k, size_t k_bytes, uint32_t k_dim,
+                                uint32_t j0, uint32_t j1, float *scores)
+{
+    if (type == HT_F32)
+        dots_of_type(HT_F32, q, k, k_bytes, k_dim, j0, j1, scores);
+    else if (type == HT_F16)
+        dots_of_type(HT_F16, q, k, k_bytes, k_dim, j0, j1, scores);
+    else if (type == HT_Q8_0)
+        dots_of_type(HT_Q8_0, q, k, k_bytes, k_dim, j0, j1, scores);
+    else
+        dots_of_type(HT_Q4_0, q, k, k_bytes, k_dim, j0, j1, scores);
+}
+
+/* n_units (a constant) units of o from unit u0, summed over all positions in registers. */
+HT_INLINE void sum_units(ht_type type, const float *p, const uint8_t *v, size_t v_bytes, uint32_t u0, uint32_t n_units,
+                         uint32_t j0, uint32_t j1, float *o)
+{
+    vf acc[4][UV];
+    for (uint32_t u = 0; u < n_units; u++)
+        for (int l = 0; l < UV; l++) acc[u][l] = vf_zero();
+    for (uint32_t j = j0; j < j1; j++) {
+        vf pj = vf_set1(p[j]);
+        for (uint32_t u = 0; u < n_units; u++) {
+            vf w[UV];
+            unit_load(type, v + j * v_bytes, u0 + u, w);
+            for (int l = 0; l < UV; l++) acc[u][l] = vf_fma(pj, w[l], acc[u][l]);
+        }
+    }
+    for (uint32_t u = 0; u < n_units; u++)
+        for (int l = 0; l < UV; l++) vf_store(o + 32 * (size_t)(u0 + u) + l * LANES, acc[u][l]);
+}
+
+HT_INLINE void sum_of_type(ht_type type, const float *p, const uint8_t *v, size_t v_bytes, uint32_t v_dim, uint32_t j0,
+                           uint32_t j1, float *o)
+{
+    enum { UNITS = LANES == 8 ? 2 : 4 }; /* 8 accumulators, as above */
+    uint32_t u = 0;
+    for (; (u + UNITS) * 32 <= v_dim; u += UNITS) sum_units(type, p, v, v_bytes, u, UNITS, j0, j1, o);
+    if (UNITS == 4 && (u + 2) * 32 <= v_dim) {
+        sum_units(type, p, v, v_bytes, u, 2, j0, j1, o);
+        u += 2;
+    }
+    for (; (u + 1) * 32 <= v_dim; u++) sum_units(type, p, v, v_bytes, u, 1, j0, j1, o);
+    if (type != HT_F32 && type != HT_F16) return;
+    for (uint32_t i = u * 32; i < v_dim; i += LANES) {
+        uint32_t n = v_dim - i;
+        vf acc = vf_zero();
+        for (uint32_t j = j0; j < j1; j++) acc = vf_fma(vf_set1(p[j]), rest_load(type, v + j * v_bytes, i, n), acc);
+        if (n < LANES)
+            vf_store_m(o + i, vm_first(n), acc);
+        else
+            vf_store(o + i, acc);
+    }
+}
+
+static void HT_VEC(attend_sum)(ht_type type, const float *p, const void *v, size_t v_bytes, uint32_t v_dim, uint32_t j0,
+                               uint32_t j1, float *o)
+{
+    if (type == HT_F32)
+        sum_of_type(HT_F32, p, v, v_bytes, v_dim, j0, j1, o);
+    else if (type == HT_F16)
+        sum_of_type(HT_F16, p, v, v_bytes, v_dim, j0, j1, o);
+    else if (type == HT_Q8_0)
+        sum_of_type(HT_Q8_0, p, v, v_bytes, v_dim, j0, j1, o);
+    else
+        sum_of_type(HT_Q4_0, p, v, v_bytes, v_dim, j0, j1, o);
+}
+
+static void HT_VEC(store_f16)(const float *x, uint32_t n, void *row)
+{
+    uint8_t *p = row;
+    uint32_t i = 0;
+    for (; i + LANES <= n; i += LANES) vf_store_f16(p + (size_t)i * 2, vf_load(x + i));
+    for (; i < n; i++) {
+        uint16_t h = _cvtss_sh(x[i], _MM_FROUND_TO_NEAREST_INT);
+        memcpy(p + (size_t)i * 2, &h, 2);
+    }
+}
+
+/* One block of columns of the state: nv (a constant) vectors. First pass: tmp += (S * decay) k without writing S; the
+ * second repeats the product with decay, which costs less than storing it. */
+HT_INLINE void delta_columns(const float *q, const float *k, const float *v, float decay, float beta, uint32_t k_dim,
+                             uint32_t v_dim, int nv, float *S, float *tmp, float *y)
+{
+    vf acc[8], d[8];
+    vf vdecay = vf_set1(decay);
+    for (int l = 0; l < nv; l++) acc[l] = vf_zero();
+    for (uint32_t i = 0; i < k_dim; i++) {
+        const float *row = S + (size_t)i * v_dim;
+        vf ki = vf_set1(k[i]);
+        for (int l = 0; l < nv; l++) acc[l] = vf_fma(vf_mul(vf_load(row + l * LANES), vdecay), ki, acc[l]);
+    }
+    for (int l = 0; l < nv; l++) {
+        d[l] = vf_mul(vf_sub(vf_load(v + l * LANES), acc[l]), vf_set1(beta));
+        vf_store(tmp + l * LANES, d[l]);
+        acc[l] = vf_zero();
+    }
+    for (uint32_t i = 0; i < k_dim; i++) {
+        float *row = S + (size_t)i * v_dim;
+        vf ki = vf_set1(k[i]), qi = vf_set1(q[i]);
+        for (int l = 0; l < nv; l++) {
+            vf s = vf_fma(ki, d[l], vf_mul(vf_load(row + l * LANES), vdecay));
+            vf_store(row + l * LANES, s);
+            acc[l] = vf_fma(s, qi, acc[l]);
+        }
+    }
+    for (int l = 0; l < nv; l++) vf_store(y + l * LANES, acc[l]);
+}
+
+static void HT_VEC(ht_delta)(const float *q, const float *k, const float *v, float decay, float beta, uint32_t k_dim,
+                             uint32_t v_dim, float *S, float *tmp, float *y)
+{
+    enum { NV = LANES == 8 ? 4 : 8 }; /* AVX2: 4 sums, 4 differences and the rest fit 16 registers */
+    uint32_t j = 0;
+    for (; j + NV * LANES <= v_dim; j += NV * LANES)
+        delta_columns(q, k, v + j, decay, beta, k_dim, v_dim, NV, S + j, tmp + j, y + j);
+    for (; j + LANES <= v_dim; j += LANES)
+        delta_columns(q, k, v + j, decay, beta, k_dim, v_dim, 1, S + j, tmp + j, y + j);
+    for (; j < v_dim; j++) {
+        float t = 0.0f, sum = 0.0f;
+        for (uint32_t i = 0; i < k_dim; i++) t = fmaf(S[(size_t)i * v_dim + j] * decay, k[i], t);
+        tmp[j] = t = (v[j] - t) * beta;
+        for (uint32_t i = 0; i < k_dim; i++) {
+            float *s = S + (size_t)i * v_dim + j;
+            *s = fmaf(k[i], t, *s * decay);
+            sum = fmaf(*s, q[i], sum);
+        }
+        y[j] = sum;
+    }
+}

@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The unit of placement, movement and sparse execution: a run of neurons of one feed-forward block.
+ *
+ * A neuron is one intermediate unit: its gate row, up row and down column. An expert is one feed-forward block of a
+ * mixture; a dense block is one expert that is always chosen (expert 0). A cluster is a contiguous run of an expert's
+ * neurons in stored order. Plain data; no state, no owner. */
+#ifndef HT_BASE_CLUSTER_H
+#define HT_BASE_CLUSTER_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* Partial sums of a down projection are cut every HT_SEGMENT neurons, counted from the expert's first neuron, and
+ * joined in that order (numeric contract, docs/architecture.md). A property of the model, never of a plan: that is
+ * why moving a cluster to another tier or thread changes no bit. A multiple of 512 = 16 accumulators of 32. */
+#define HT_SEGMENT 2048u
+
+typedef struct ht_cluster {
+    uint32_t layer, expert;
+    uint32_t first, n; /* neurons [first, first + n) of the expert */
+} ht_cluster;
+
+typedef enum ht_role { HT_ROLE_GATE, HT_ROLE_UP, HT_ROLE_DOWN, HT_N_ROLES } ht_role;
+
+/* How the bytes of a part lie. */
+typedef enum ht_layout {
+    HT_LAYOUT_ROWS,  /* GGUF's own: n rows of k elements, `stride` bytes apart */
+    HT_LAYOUT_N
+} ht_layout;
+
+/* A leased view of one matrix, or of a cluster's share of it. Never assume base + row * stride beyond `n` rows: the
+ * next cluster may lie anywhere. For HT_ROLE_DOWN a row is an output of the block and `n` its width; the cluster's
+ * neurons are a range of columns, and `host` already points at the first of them. */
+typedef struct ht_part {
+    uint8_t role;
+    uint8_t layout;
+    uint32_t type;   /* ht_type */
+    uint32_t n;      /* rows */
+    uint32_t k;      /* elements per row of this view */
+    size_t stride;   /* bytes from row to row */
+    const void *host;/* NULL where the part is not in host memory */
+    uint64_t device; /* device address, 0 where it is in no device */
+} ht_part;
+
+#endif

@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What hearth asks of the operating system, one file per system behind it (os_linux.c). Nothing else includes system
+ * headers. Threads: every function may be called from any thread. */
+#ifndef HT_BASE_OS_H
+#define HT_BASE_OS_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "engine/base/status.h"
+
+double ht_os_now(void); /* seconds of a clock that never goes back */
+
+/* A read-only mapping of a whole file. The descriptor stays open for reads beside the mapping. */
+typedef struct ht_os_map {
+    const uint8_t *data; /* NULL for an empty file */
+    uint64_t bytes;
+    int fd;
+} ht_os_map;
+ht_status ht_os_map_open(ht_os_map *m, const char *path, ht_error *err);
+void ht_os_map_close(ht_os_map *m); /* zero-initialised objects too */
+/* Asks the system to read [offset, offset + bytes) ahead; never fails, may do nothing. */
+void ht_os_map_will_need(const ht_os_map *m, uint64_t offset, uint64_t bytes);
+
+/* Is there something at `path` that is no regular file (a device, a pipe, a folder), which must not be replaced by
+ * one? */
+bool ht_os_is_special(const char *path);
+
+/* Address space whose pages are committed when first touched; zeroed; NULL where refused. */
+void *ht_os_reserve(size_t bytes);
+void ht_os_release(void *p, size_t bytes);
+/* Gives the pages back; they read as zeros afterwards. p and bytes: multiples of ht_os_page. */
+void ht_os_decommit(void *p, size_t bytes);
+size_t ht_os_page(void);
+
+/* Sequential read speed of the disk that holds `path`, bytes per second, the page cache passed by where the file system
+ * allows; 0: not measurable. Reads at most 256 MiB, for at most half a second. */
+double ht_os_disk_bandwidth(const char *path);
+
+uint64_t ht_os_ram_total(void);     /* bytes; a cgroup's limit counted */
+uint64_t ht_os_ram_available(void); /* what can be taken without swapping, a cgroup's limit counted */
+uint64_t ht_os_peak_rss(void);
+
+typedef struct ht_os_thread { uintptr_t handle; } ht_os_thread;
+/* Runs fn(arg) in a new thread with all signals blocked, so that the application's handlers stay on its own threads. */
+ht_status ht_os_thread_start(ht_os_thread *t, void (*fn)(void *), void *arg, const char *name);
+void ht_os_thread_join(ht_os_thread *t);
+void ht_os_yield(void);
+
+/* A lock that sleeps. Zero-initialised is unlocked; nothing to destroy. */
+typedef struct ht_os_mutex { _Atomic uint32_t state; } ht_os_mutex;
+void ht_os_lock(ht_os_mutex *m);
+void ht_os_unlock(ht_os_mutex *m);
+
+/* Sleeps while *word == expected, at most timeout_us (0: no limit); may wake for no reason. */
+void ht_os_wait(_Atomic uint32_t *word, uint32_t expected, uint32_t timeout_us);
+void ht_os_wake(_Atomic uint32_t *word, bool all);
+
+#endif

@@ -1,0 +1,413 @@
+/* SPDX-License-Identifier: MIT
+ * GGUF files as containers behind hearth.h: looking into them, and writing them. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/gguf_write.h"
+#include "engine/objects.h"
+
+struct hearth_file {
+    ht_gguf *g;
+    char **keys, **names; /* terminated copies */
+    char (*types)[24];    /* of metadata */
+};
+
+static char *copy(ht_str s)
+{
+    char *p = malloc(s.n + 1);
+    if (p) {
+        memcpy(p, s.s, s.n);
+        p[s.n] = 0;
+    }
+    return p;
+}
+
+static const char *kv_name(ht_kv_type t)
+{
+    static const char *const names[] = { "u8", "i8", "u16", "i16", "u32", "i32", "f32", "bool", "string", "array",
+                                         "u64", "i64", "f64" };
+    return (unsigned)t < sizeof names / sizeof *names ? names[t] : "?";
+}
+
+hearth_status hearth_file_open(hearth_file **out, const char *path, hearth_error *error)
+{
+    ht_error *err = ht_err(error);
+    *out = NULL;
+    hearth_file *f = calloc(1, sizeof *f);
+    if (!f)
+        return (hearth_status)ht_fail(err, HT_ENOMEM, "file");
+    ht_status st = ht_gguf_open(&f->g, path, err);
+    if (st != HT_OK) {
+        free(f);
+        return (hearth_status)st;
+    }
+    uint64_t nk = ht_gguf_n_kv(f->g), nt = ht_gguf_n_tensors(f->g);
+    f->keys = calloc(nk + 1, sizeof *f->keys);
+    f->types = calloc(nk + 1, sizeof *f->types);
+    f->names = calloc(nt + 1, sizeof *f->names);
+    bool ok = f->keys && f->types && f->names;
+    for (uint64_t i = 0; ok && i < nk; i++) {
+        const ht_kv *kv = ht_gguf_kv_at(f->g, i);
+        ok = (f->keys[i] = copy(kv->key)) != NULL;
+        snprintf(f->types[i], sizeof f->types[i], kv->type == HT_KV_ARRAY ? "array of %s" : "%s",
+                 kv_name(kv->type == HT_KV_ARRAY ? kv->elem : kv->type));
+    }
+    for (uint64_t i = 0; ok && i < nt; i++)
+        ok = (f->names[i] = copy(ht_gguf_tensor_at(f->g, i)->name)) != NULL;
+    if (!ok) {
+        hearth_file_close(&f);
+        return (hearth_status)ht_fail(err, HT_ENOMEM, "%s: names of %llu keys and %llu tensors", path,
+                                      (unsigned long long)nk, (unsigned long long)nt);
+    }
+    *out = f;
+    return HEARTH_OK;
+}
+
+void hearth_file_close(hearth_file **fp)
+{
+    hearth_file *f = fp ? *fp : NULL;
+    if (!f)
+        return;
+    for (uint64_t i = 0; f->keys && f->keys[i]; i++)
+        free(f->keys[i]);
+    for (uint64_t i = 0; f->names && f->names[i]; i++)
+        free(f->names[i]);
+    free(f->keys);
+    free(f->types);
+    free(f->names);
+    ht_gguf_close(&f->g);
+    free(f);
+    *fp = NULL;
+}
+
+uint32_t hearth_file_version(const hearth_file *f) { return ht_gguf_version(f->g); }
+uint32_t hearth_file_parts(const hearth_file *f) { return ht_gguf_n_files(f->g); }
+
+uint64_t hearth_file_bytes(const hearth_file *f)
+{
+    uint64_t n = 0;
+    for (uint32_t i = 0; i < ht_gguf_n_files(f->g); i++)
+        n += ht_gguf_file_bytes(f->g, i);
+    return n;
+}
+
+uint64_t hearth_file_n_meta(const hearth_file *f) { return ht_gguf_n_kv(f->g); }
+
+hearth_status hearth_file_meta(const hearth_file *f, uint64_t i, hearth_meta *out)
+{
+    if (i >= ht_gguf_n_kv(f->g))
+        return HEARTH_EINVAL;
+    *out = (hearth_meta){ f->keys[i], f->types[i], ht_gguf_kv_at(f->g, i)->n };
+    return HEARTH_OK;
+}
+
+int64_t hearth_file_find_meta(const hearth_file *f, const char *key)
+{
+    const ht_kv *kv = ht_gguf_find(f->g, key);
+    for (uint64_t i = 0; kv && i < ht_gguf_n_kv(f->g); i++)
+        if (ht_gguf_kv_at(f->g, i) == kv)
+            return (int64_t)i;
+    return -1;
+}
+
+typedef struct text {
+    char *s;
+    size_t n, cap;
+    bool failed;
+} text;
+
+static void put(text *t, const char *s, size_t n)
+{
+    if (t->failed)
+        return;
+    if (t->n + n + 1 > t->cap) {
+        size_t cap = (t->n + n + 1) * 2;
+        char *p = realloc(t->s, cap);
+        if (!p) {
+            t->failed = true;
+            return;
+        }
+        t->s = p;
+        t->cap = cap;
+    }
+    memcpy(t->s + t->n, s, n);
+    t->n += n;
+    t->s[t->n] = 0;
+}
+
+/* The shortest spelling that reads back as the same number, in the C locale whatever the process's is. */
+static void put_float(text *t, double v, bool f32)
+{
+    char buf[40];
+    int n = 0;
+    for (int digits = f32 ? 6 : 15; digits <= (f32 ? 9 : 17); digits++) {
+        n = snprintf(buf, sizeof buf, "%.*g", digits, v);
+        double back = strtod(buf, NULL); /* the same locale on both ways */
+        if (f32 ? (float)back == (float)v : back == v)
+            break;
+    }
+    for (int i = 0; i < n; i++)
+        if (buf[i] == ',')
+            buf[i] = '.';
+    put(t, buf, (size_t)n);
+}
+
+static void put_element(text *t, const ht_kv *kv, ht_kv_type type, uint64_t i)
+{
+    char buf[32];
+    int64_t v = 0;
+    double d = 0.0;
+
+    if (type == HT_KV_F32 || type == HT_KV_F64) {
+        if (ht_kv_float(kv, i, &d))
+            put_float(t, d, type == HT_KV_F32);
+    } else if (ht_kv_int(kv, i, &v)) {
+        if (type == HT_KV_BOOL)
+            put(t, v ? "true" : "false", v ? 4 : 5);
+        else
+            put(t, buf, (size_t)snprintf(buf, sizeof buf, type == HT_KV_U64 ? "%llu" : "%lld", (long long)v));
+    } else if (type == HT_KV_U64) { /* beyond int64 */
+        uint64_t u;
+        memcpy(&u, kv->data + i * 8, 8);
+        put(t, buf, (size_t)snprintf(buf, sizeof buf, "%llu", (unsigned long long)u));
+    }
+}
+
+hearth_status hearth_file_meta_text(const hearth_file *f, uint64_t i, uint64_t max_elements, char **out, size_t *n)
+{
+    text t = { 0 };
+    ht_str s;
+
+    if (i >= ht_gguf_n_kv(f->g))
+        return HEARTH_EINVAL;
+    const ht_kv *kv = ht_gguf_kv_at(f->g, i);
+    put(&t, "", 0);
+    if (kv->type == HT_KV_STRING) {
+        if (ht_kv_str(kv, &s))
+            put(&t, s.s, s.n);
+    } else if (kv->type == HT_KV_ARRAY) {
+        ht_str *all = NULL;
+        if (kv->elem == HT_KV_STRING) {
+            all = malloc((kv->n + 1) * sizeof *all);
+            if (!all || !ht_kv_strings(kv, all))
+                t.failed = true;
+        }
+        for (uint64_t e = 0; e < kv->n && !t.failed; e++) {
+            if (e)
+                put(&t, ", ", 2);
+            if (e == max_elements) {
+                put(&t, "\xe2\x80\xa6", 3);
+                break;
+            }
+            if (all)
+                put(&t, all[e].s, all[e].n);
+            else
+                put_element(&t, kv, kv->elem, e);
+        }
+        free(all);
+    } else {
+        put_element(&t, kv, kv->type, 0);
+    }
+    if (t.failed) {
+        free(t.s);
+        return HEARTH_ENOMEM;
+    }
+    *out = t.s;
+    *n = t.n;
+    return HEARTH_OK;
+}
+
+hearth_status hearth_file_meta_each(const hearth_file *f, uint64_t i, hearth_meta_fn *element, void *user)
+{
+    text t = { 0 };
+    ht_str *all = NULL;
+    hearth_status st = HEARTH_OK;
+
+    if (i >= ht_gguf_n_kv(f->g) || ht_gguf_kv_at(f->g, i)->type != HT_KV_ARRAY)
+        return HEARTH_EINVAL;
+    const ht_kv *kv = ht_gguf_kv_at(f->g, i);
+    if (kv->elem == HT_KV_STRING) {
+        all = malloc((kv->n + 1) * sizeof *all);
+        if (!all || !ht_kv_strings(kv, all)) {
+            free(all);
+            return HEARTH_ENOMEM;
+        }
+    }
+    for (uint64_t e = 0; e < kv->n && st == HEARTH_OK; e++) {
+        if (!all) {
+            t.n = 0;
+            put_element(&t, kv, kv->elem, e);
+            st = t.failed ? HEARTH_ENOMEM : HEARTH_OK;
+        }
+        if (st == HEARTH_OK && !(all ? element(user, all[e].s, all[e].n) : element(user, t.s ? t.s : "", t.n)))
+            st = HEARTH_ECANCELLED;
+    }
+    free(t.s);
+    free(all);
+    return st;
+}
+
+uint64_t hearth_file_n_tensors(const hearth_file *f) { return ht_gguf_n_tensors(f->g); }
+
+static bool can_decode(uint32_t type)
+{
+    const uint8_t nothing = 0;
+    float none;
+    return ht_type_decode(type, &nothing, 0, &none);
+}
+
+hearth_status hearth_file_tensor(const hearth_file *f, uint64_t i, hearth_tensor *out)
+{
+    if (i >= ht_gguf_n_tensors(f->g))
+        return HEARTH_EINVAL;
+    const ht_tensor *t = ht_gguf_tensor_at(f->g, i);
+    *out = (hearth_tensor){ .name = f->names[i], .type = ht_type_name(t->type), .n_dims = t->n_dims, .bytes = t->bytes,
+                            .offset = t->offset, .readable = t->data && can_decode(t->type) };
+    memcpy(out->ne, t->ne, sizeof out->ne);
+    return HEARTH_OK;
+}
+
+int64_t hearth_file_find_tensor(const hearth_file *f, const char *name)
+{
+    const ht_tensor *t = ht_gguf_find_tensor(f->g, name);
+    return t ? (int64_t)(t - ht_gguf_tensor_at(f->g, 0)) : -1;
+}
+
+hearth_status hearth_file_read(const hearth_file *f, uint64_t i, uint64_t first, uint64_t n, float *dst,
+                               hearth_error *error)
+{
+    ht_error *err = ht_err(error);
+    if (i >= ht_gguf_n_tensors(f->g))
+        return (hearth_status)ht_fail(err, HT_EINVAL, "there is no tensor %llu", (unsigned long long)i);
+    const ht_tensor *t = ht_gguf_tensor_at(f->g, i);
+    uint64_t all = t->ne[0] * t->ne[1] * t->ne[2] * t->ne[3];
+    uint32_t block = 1, block_bytes = 0;
+    if (!t->data || !ht_type_geometry(t->type, &block, &block_bytes) || !can_decode(t->type))
+        return (hearth_status)ht_fail(err, HT_EUNSUPPORTED, "tensor %s has type %s, which cannot be decoded",
+                                      f->names[i], ht_type_name(t->type));
+    if (first > all || n > all - first || first % block || n % block)
+        return (hearth_status)ht_fail(err, HT_EINVAL, "elements %llu + %llu of tensor %s are no whole blocks of it",
+                                      (unsigned long long)first, (unsigned long long)n, f->names[i]);
+    if (n)
+        ht_type_decode(t->type, (const uint8_t *)t->data + first / block * block_bytes, n, dst);
+    return HEARTH_OK;
+}
+
+/* ---- Writing ----------------------------------------------------------------------------------------------------- */
+
+struct hearth_writer { ht_gguf_writer *w; };
+
+hearth_status hearth_writer_open(hearth_writer **out, const char *path, hearth_error *error)
+{
+    *out = NULL;
+    hearth_writer *w = calloc(1, sizeof *w);
+    if (!w)
+        return (hearth_status)ht_fail(ht_err(error), HT_ENOMEM, "%s: writer", path);
+    ht_status st = ht_gguf_writer_open(&w->w, path, ht_err(error));
+    if (st != HT_OK) {
+        free(w);
+        return (hearth_status)st;
+    }
+    *out = w;
+    return HEARTH_OK;
+}
+
+hearth_status hearth_writer_set_u32(hearth_writer *w, const char *key, uint32_t v)
+{
+    return (hearth_status)ht_gguf_writer_set_u32(w->w, key, v);
+}
+
+hearth_status hearth_writer_set_u64(hearth_writer *w, const char *key, uint64_t v)
+{
+    return (hearth_status)ht_gguf_writer_set_u64(w->w, key, v);
+}
+
+hearth_status hearth_writer_set_f32(hearth_writer *w, const char *key, float v)
+{
+    return (hearth_status)ht_gguf_writer_set_f32(w->w, key, v);
+}
+
+hearth_status hearth_writer_set_bool(hearth_writer *w, const char *key, bool v)
+{
+    return (hearth_status)ht_gguf_writer_set_bool(w->w, key, v);
+}
+
+hearth_status hearth_writer_set_str(hearth_writer *w, const char *key, const char *v)
+{
+    return (hearth_status)ht_gguf_writer_set_str(w->w, key, (ht_str){ v, strlen(v) });
+}
+
+hearth_status hearth_writer_set_f32s(hearth_writer *w, const char *key, const float *v, size_t n)
+{
+    return (hearth_status)ht_gguf_writer_set_array(w->w, key, HT_KV_F32, v, n);
+}
+
+hearth_status hearth_writer_set_i32s(hearth_writer *w, const char *key, const int32_t *v, size_t n)
+{
+    return (hearth_status)ht_gguf_writer_set_array(w->w, key, HT_KV_I32, v, n);
+}
+
+hearth_status hearth_writer_set_strs(hearth_writer *w, const char *key, const char *const *v, size_t n)
+{
+    ht_str *s = malloc((n + 1) * sizeof *s);
+    if (!s)
+        return HEARTH_ENOMEM;
+    for (size_t i = 0; i < n; i++)
+        s[i] = (ht_str){ v[i], strlen(v[i]) };
+    ht_status st = ht_gguf_writer_set_strings(w->w, key, s, n);
+    free(s);
+    return (hearth_status)st;
+}
+
+hearth_status hearth_writer_declare(hearth_writer *w, const char *name, const char *type, uint32_t n_dims,
+                                    const uint64_t *ne, hearth_error *error)
+{
+    int t = ht_type_by_name(type);
+    if (t < 0 || !ht_type_can_quantise((ht_type)t))
+        return (hearth_status)ht_fail(ht_err(error), HT_EUNSUPPORTED, "weights cannot be written as \"%.20s\"", type);
+    return (hearth_status)ht_gguf_writer_declare(w->w, (ht_str){ name, strlen(name) }, (uint32_t)t, n_dims, ne,
+                                                 ht_err(error));
+}
+
+hearth_status hearth_writer_data(hearth_writer *w, const float *src, uint64_t n, hearth_error *error)
+{
+    return (hearth_status)ht_gguf_writer_floats(w->w, src, n, ht_err(error));
+}
+
+hearth_status hearth_writer_raw(hearth_writer *w, const void *src, size_t n, hearth_error *error)
+{
+    return (hearth_status)ht_gguf_writer_raw(w->w, src, n, ht_err(error));
+}
+
+hearth_status hearth_writer_close(hearth_writer **wp, hearth_error *error)
+{
+    hearth_writer *w = *wp;
+    ht_status st = ht_gguf_writer_close(&w->w, ht_err(error));
+    free(w);
+    *wp = NULL;
+    return (hearth_status)st;
+}
+
+void hearth_writer_abort(hearth_writer **wp)
+{
+    if (!wp || !*wp)
+        return;
+    ht_gguf_writer_abort(&(*wp)->w);
+    free(*wp);
+    *wp = NULL;
+}
+
+hearth_status hearth_encode(const char *type, const float *src, uint64_t n, void *dst, size_t *bytes)
+{
+    int t = ht_type_by_name(type);
+    if (t < 0 || !ht_type_can_quantise((ht_type)t))
+        return HEARTH_EUNSUPPORTED;
+    const ht_type_info *info = ht_type_get((uint32_t)t);
+    if (n % info->block)
+        return HEARTH_EINVAL;
+    *bytes = ht_type_row_bytes(info, n);
+    if (dst)
+        ht_type_quantise((ht_type)t, src, n, dst);
+    return HEARTH_OK;
+}

@@ -1,0 +1,212 @@
+/* SPDX-License-Identifier: MIT
+ * A pass over all layers; see forward.h. */
+#include "engine/forward.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "engine/base/types.h"
+
+/* Carves 64-byte aligned pieces from one block; with base NULL it only counts. */
+typedef struct carver {
+    uint8_t *base;
+    size_t used;
+} carver;
+
+static void *carve(carver *c, size_t n, size_t size)
+{
+    void *p = c->base ? c->base + c->used : NULL;
+    c->used += (n * size + 63) & ~(size_t)63;
+    return p;
+}
+
+/* n rows of k floats, with room for their 8-bit form where `quantised` and k allows it. */
+static ht_act carve_act(carver *c, size_t n, uint32_t k, bool quantised)
+{
+    ht_act a = { .f = carve(c, n * k, sizeof(float)), .stride = k };
+    if (quantised) {
+        a.q8.q = carve(c, n * k, 1);
+        a.q8.d = carve(c, n * (k / 32 + 1), sizeof(float));
+        a.q8.s = carve(c, n * (k / 16 + 1), sizeof(int16_t));
+        a.q8.stride = k % 32 ? 0 : k;
+    }
+    return a;
+}
+
+static void layout(ht_forward *f, carver *c)
+{
+    const ht_model *m = f->m;
+    size_t n = f->batch, slots = n * m->max_used;
+    bool q8 = !f->f32;
+    uint32_t kv = m->max_kv;
+
+    f->x = carve(c, n * m->d_model, sizeof(float));
+    f->xn = carve_act(c, n, m->d_model, q8);
+    f->y = carve(c, n * m->d_model, sizeof(float));
+    f->y2 = carve(c, n * m->d_model, sizeof(float));
+    f->q = carve(c, n * m->max_q, sizeof(float));
+    f->qn = carve(c, n * m->max_q, sizeof(float));
+    f->k = carve(c, n * kv, sizeof(float));
+    f->v = carve(c, n * kv, sizeof(float));
+    f->ao = carve_act(c, n, m->max_attn_out, q8);
+    f->h = carve_act(c, slots, m->max_ff, q8);
+    f->gathered = carve_act(c, m->max_expert > 1 ? slots : 0, m->d_model, q8);
+    f->conv_in = carve(c, n * m->max_conv, sizeof(float));
+    f->conv_out = carve(c, n * m->max_conv, sizeof(float));
+    f->z = carve(c, n * m->max_inner, sizeof(float));
+    f->ba = carve(c, n * 2 * m->max_v_heads, sizeof(float));
+    f->inner = carve_act(c, n, m->max_inner, q8);
+    f->router = carve(c, n * m->max_expert, sizeof(float));
+    f->shared_gate = carve(c, n, sizeof(float));
+    f->expert_ids = carve(c, slots, sizeof(uint32_t));
+    f->expert_weights = carve(c, slots, sizeof(float));
+    f->item_tokens = carve(c, slots, sizeof(uint32_t));
+    f->item_weights = carve(c, slots, sizeof(float));
+    f->items = carve(c, (size_t)m->n_layer + m->max_expert, sizeof *f->items);
+    f->clusters = carve(c, m->max_expert, sizeof *f->clusters);
+    f->rope_at = carve(c, m->n_ropes + 1, sizeof(size_t));
+    size_t rope = 0;
+    for (uint32_t i = 0; i < m->n_ropes; i++) {
+        if (f->rope_at)
+            f->rope_at[i] = rope;
+        rope += n * m->ropes[i].n_rot;
+    }
+    f->rope = carve(c, rope, sizeof(float));
+    f->logits = carve(c, (size_t)f->logit_rows * m->n_vocab, sizeof(float));
+}
+
+uint64_t ht_forward_bytes(const ht_model *m, bool f32, uint32_t batch, uint32_t logit_rows)
+{
+    ht_forward f = { .m = m, .f32 = f32, .batch = batch, .logit_rows = logit_rows };
+    carver count = { 0 };
+    layout(&f, &count);
+    return count.used;
+}
+
+ht_status ht_forward_open(ht_forward *f, const ht_model *m, ht_store *store, ht_exec *exec, const ht_mem *mem, bool f32,
+                          uint32_t batch, uint32_t rope_ctx, uint32_t logit_rows, ht_error *err)
+{
+    memset(f, 0, sizeof *f);
+    f->m = m;
+    f->store = store;
+    f->exec = exec;
+    f->mem = mem;
+    f->f32 = f32;
+    f->batch = batch;
+    f->rope_ctx = rope_ctx;
+    f->logit_rows = logit_rows;
+    f->bytes = (size_t)ht_forward_bytes(m, f32, batch, logit_rows);
+    f->memory = ht_mem_alloc(mem, f->bytes);
+    if (!f->memory)
+        return ht_fail(err, HT_ENOMEM, "scratch for %u tokens at once: %zu bytes", batch, f->bytes);
+    carver c = { f->memory, 0 };
+    layout(f, &c);
+    return HT_OK;
+}
+
+void ht_forward_close(ht_forward *f)
+{
+    ht_mem_free(f->mem, f->memory, f->bytes);
+    f->memory = NULL;
+}
+
+/* Angles are float32 products, as the references compute them; their cosine and sine are exact to the last bit of
+ * float. */
+static void fill_rope(ht_forward *f, uint32_t pos0, uint32_t n)
+{
+    for (uint32_t i = 0; i < f->m->n_ropes; i++) {
+        const ht_rope *r = &f->m->ropes[i];
+        const float *freq = r->inv_freq_long && f->rope_ctx > r->original_ctx ? r->inv_freq_long : r->inv_freq;
+        uint32_t half = r->n_rot / 2;
+        for (uint32_t t = 0; t < n; t++) {
+            float *row = f->rope + f->rope_at[i] + (size_t)t * r->n_rot;
+            for (uint32_t j = 0; j < half; j++) {
+                double angle = (double)((float)(pos0 + t) * freq[j]);
+                row[j] = (float)cos(angle) * r->factor;
+                row[half + j] = (float)sin(angle) * r->factor;
+            }
+        }
+    }
+}
+
+/* Logits of tokens [first, first + n) of the pass. */
+static ht_status logits(ht_forward *f, uint32_t first, uint32_t n, const ht_cancel *cancel, ht_error *err)
+{
+    const ht_model *m = f->m;
+    ht_op op[3];
+    uint32_t n_ops = 2;
+    ht_event done;
+    ht_status st;
+
+    op[0] = (ht_op){ .kind = HT_OP_NORM, .n_tok = n };
+    op[0].norm = (ht_op_norm){ .x = f->x + (size_t)first * m->d_model,
+                               .x_stride = m->d_model,
+                               .k = m->d_model,
+                               .group = m->d_model,
+                               .kind = m->arch->norm,
+                               .eps = m->norm_eps,
+                               .weight = m->output_norm.w,
+                               .bias = m->output_norm.b,
+                               .out = f->xn };
+    op[1] = (ht_op){ .kind = HT_OP_MATMUL, .n_tok = n };
+    op[1].matmul = (ht_op_matmul){
+        .w = m->output, .bias = m->output_b, .x = f->xn, .y = f->logits, .y_stride = m->n_vocab, .scale = m->logit_scale
+    };
+    if (m->final_softcap > 0.0f) {
+        op[2] = (ht_op){ .kind = HT_OP_SOFTCAP, .n_tok = n };
+        op[2].softcap = (ht_op_softcap){
+            .y = f->logits, .y_stride = m->n_vocab, .k = m->n_vocab, .cap = m->final_softcap, .scale = 1.0f
+        };
+        n_ops = 3;
+    }
+    if ((st = f->exec->ops->submit(f->exec, op, n_ops, &done)) != HT_OK)
+        return ht_fail(err, st, "the %s executor cannot compute this model's logits", f->exec->ops->name);
+    if ((st = f->exec->ops->wait(f->exec, done, cancel)) != HT_OK)
+        return ht_fail(err, st, "cancelled");
+    return HT_OK;
+}
+
+ht_status ht_forward_run(ht_forward *f, ht_state *s, const int32_t *ids, uint32_t n, ht_logits_fn *on_logits,
+                         void *user, const ht_cancel *cancel, ht_error *err)
+{
+    const ht_model *m = f->m;
+    ht_op embed = { .kind = HT_OP_EMBED, .n_tok = n };
+    ht_status st;
+
+    fill_rope(f, s->pos, n);
+    embed.embed =
+        (ht_op_embed){ .table = m->embed, .ids = ids, .scale = m->embed_scale, .out = f->x, .out_stride = m->d_model };
+    if ((st = f->exec->ops->submit(f->exec, &embed, 1, NULL)) != HT_OK)
+        return ht_fail(err, st, "the %s executor cannot read embeddings of this type", f->exec->ops->name);
+    for (uint32_t il = 0; il < m->n_layer; il++) {
+        /* A deep model fills the queue, and there nobody looks at the wish to stop. */
+        if (cancel && atomic_load_explicit(&cancel->asked, memory_order_relaxed)) {
+            st = ht_fail(err, HT_ECANCELLED, "cancelled");
+            goto drain;
+        }
+        if ((st = ht_layer_run(f, s, il, n, cancel, err)) != HT_OK)
+            goto drain;
+    }
+    if (!on_logits) {
+        if ((st = logits(f, n - 1, 1, cancel, err)) != HT_OK)
+            goto drain;
+    } else {
+        for (uint32_t t = 0; t < n; t += f->logit_rows) {
+            uint32_t rows = n - t < f->logit_rows ? n - t : f->logit_rows;
+            if ((st = logits(f, t, rows, cancel, err)) != HT_OK)
+                goto drain;
+            if (!on_logits(user, t, rows, f->logits))
+                return ht_fail(err, HT_ECANCELLED, "cancelled by the caller");
+        }
+    }
+    s->pos += n;
+    return HT_OK;
+
+drain:; /* what was queued refers to our buffers: let it end, or be dropped where that was asked for */
+    ht_event done;
+    ht_op nothing = { .kind = HT_OP_ADD, .n_tok = 1 };
+    nothing.add = (ht_op_add){ .x = f->y, .y = f->y2, .x_stride = 1, .y_stride = 1, .k = 1, .ax = 0.0f, .ay = 0.0f };
+    if (f->exec->ops->submit(f->exec, &nothing, 1, &done) == HT_OK)
+        f->exec->ops->wait(f->exec, done, cancel);
+    return st;
+}

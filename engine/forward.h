@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Computing: from token ids to logits. A forward object holds everything that one pass needs besides weights and
+ * sequence state: activations for up to `batch` tokens, rotation tables, lists of experts. All memory at open; a pass
+ * allocates nothing. layer.c writes a layer as operations for an executor; forward.c strings layers together.
+ *
+ * Owner: ht_forward_open/close; model, store and executor outlive it. Threads: one at a time. */
+#ifndef HT_FORWARD_H
+#define HT_FORWARD_H
+
+#include "engine/base/exec.h"
+#include "engine/mem.h"
+#include "engine/state.h"
+#include "engine/store.h"
+
+typedef struct ht_forward {
+    const ht_model *m;
+    ht_exec *exec;
+    ht_store *store;
+    const ht_mem *mem;
+    bool f32;              /* activations stay float32 for every weight type */
+    uint32_t batch, rope_ctx; /* most tokens per pass; the context length by which longrope chooses its factors */
+    uint32_t logit_rows;   /* most rows of logits per round */
+    void *memory;
+    size_t bytes;
+
+    float *x;              /* [batch][d_model] the residual stream */
+    ht_act xn, ao, h, gathered, inner; /* normed input, attention output, hidden units, experts' inputs, delta output */
+    float *y, *y2;         /* [batch][d_model] a block's output */
+    float *q, *qn, *k, *v; /* [batch][…] */
+    float *conv_in, *conv_out, *z, *ba;
+    float *router;         /* [batch][n_expert] */
+    float *shared_gate;    /* [batch] */
+    uint32_t *expert_ids;  /* [batch][n_used] */
+    float *expert_weights;
+    uint32_t *item_tokens; /* [batch * n_used] */
+    float *item_weights;
+    ht_ffn_item *items;    /* [n_layer + max_expert]: one per layer for dense and shared blocks, then the experts' */
+    ht_cluster *clusters;  /* [max_expert] */
+    float *rope;           /* [n_ropes][batch][n_rot] */
+    size_t *rope_at;       /* [n_ropes] first float of each table */
+    float *logits;         /* [logit_rows][n_vocab] */
+
+    _Atomic uint64_t n_active, n_neurons; /* of passes of one token */
+} ht_forward;
+
+/* Called with n rows of logits, the first being that of token `first` of the pass; false: cancel. */
+typedef bool ht_logits_fn(void *user, uint32_t first, uint32_t n, const float *logits);
+
+uint64_t ht_forward_bytes(const ht_model *m, bool f32, uint32_t batch, uint32_t logit_rows);
+ht_status ht_forward_open(ht_forward *f, const ht_model *m, ht_store *store, ht_exec *exec, const ht_mem *mem, bool f32,
+                          uint32_t batch, uint32_t rope_ctx, uint32_t logit_rows, ht_error *err);
+void ht_forward_close(ht_forward *f);
+
+/* Computes n <= batch tokens at s->pos, for which the state has room, and moves s->pos on. on_logits NULL: only the
+ * last token's logits, in f->logits. HT_ECANCELLED leaves the position as it was, but a recurrent state is then
+ * spoilt. */
+ht_status ht_forward_run(ht_forward *f, ht_state *s, const int32_t *ids, uint32_t n, ht_logits_fn *on_logits,
+                         void *user, const ht_cancel *cancel, ht_error *err);
+
+/* One layer of a pass, in layer.c. */
+ht_status ht_layer_run(ht_forward *f, ht_state *s, uint32_t il, uint32_t n, const ht_cancel *cancel, ht_error *err);
+
+#endif

@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: MIT
+ * What the machine has, behind hearth.h. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/objects.h"
+
+enum { PROBE_BYTES = 512 << 20 };
+
+static const char *isa_list(void)
+{
+    /* One literal per level, so that nothing has to be built at run time. */
+    static const char *const lists[HT_N_ISA] = { "ref", "ref avx2", "ref avx2 avx512", "ref avx2 avx512 avx512vnni" };
+    return lists[ht_isa_best()];
+}
+
+hearth_status hearth_hardware_read(hearth_hardware *out, bool measure, const char *path, hearth_error *error)
+{
+    ht_error *err = ht_err(error);
+    ht_topology *t = calloc(1, sizeof *t);
+    hearth_hardware h = { 0 };
+
+    if (!t)
+        return (hearth_status)ht_fail(err, HT_ENOMEM, "hardware description");
+    ht_status st = ht_topology_read(t, err);
+    if (st != HT_OK) {
+        free(t);
+        return (hearth_status)st;
+    }
+    snprintf(h.cpu, sizeof h.cpu, "%s", t->model);
+    h.packages = t->n_packages;
+    h.cores = t->n_cores;
+    h.performance_cores = t->n_perf_cores;
+    h.hardware_threads = t->n_pus;
+    h.numa_nodes = t->n_numa;
+    h.default_threads = t->quota && t->quota < t->n_perf_cores ? t->quota : t->n_perf_cores;
+    h.isa = ht_isa_name(ht_isa_best());
+    h.isa_all = isa_list();
+    h.l1d_bytes = t->l1d_bytes;
+    h.l2_bytes = t->l2_bytes;
+    h.l3_bytes = t->l3_bytes;
+    h.ram_total_bytes = ht_os_ram_total();
+    h.ram_available_bytes = ht_os_ram_available();
+    snprintf(h.gpus, sizeof h.gpus, "none used: this build computes on the CPU");
+    if (measure) {
+        /* Four times the last-level cache would be safest; on machines with huge shared caches that is more than a
+         * probe may take, and a slice of it is all one tenant gets. */
+        size_t bytes = PROBE_BYTES;
+        if (bytes > h.ram_available_bytes / 4)
+            bytes = (size_t)(h.ram_available_bytes / 4);
+        h.memory_read_bps_1 = ht_cpu_read_bandwidth(t, 1, bytes);
+        h.memory_read_bps_all =
+            h.default_threads > 1 ? ht_cpu_read_bandwidth(t, h.default_threads, bytes) : h.memory_read_bps_1;
+        if (path)
+            h.disk_read_bps = ht_os_disk_bandwidth(path);
+    }
+    ht_topology_deinit(t);
+    free(t);
+    HT_RESULT(out, &h);
+    return HEARTH_OK;
+}

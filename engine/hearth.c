@@ -1,0 +1,283 @@
+/* SPDX-License-Identifier: MIT
+ * Models behind hearth.h: opening, closing, describing. Sessions are in session.c, text in text.c, generation in
+ * generate.c. */
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/objects.h"
+
+_Static_assert(sizeof(hearth_error) == sizeof(ht_error) && offsetof(hearth_error, text) == offsetof(ht_error, text),
+               "the public error is the internal one");
+#define X(name, value, text) _Static_assert((int)HT_##name == (int)HEARTH_##name, #name);
+HT_STATUS_LIST(X)
+#undef X
+
+const char *hearth_status_text(hearth_status st) { return ht_status_text((ht_status)st); }
+
+const char *hearth_version(void) { return HEARTH_VERSION; }
+
+void hearth_free(void *p) { free(p); }
+
+uint64_t hearth_peak_rss(void) { return ht_os_peak_rss(); }
+
+void ht_model_log(const hearth_model *m, hearth_log_level level, const char *fmt, ...)
+{
+    char text[400];
+    va_list ap;
+    if (!m->log)
+        return;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    m->log(m->log_user, level, text);
+}
+
+/* A terminated copy of a string key; *out stays NULL where the key is absent. */
+static ht_status copy_key(const ht_gguf *g, const char *key, char **out, ht_error *err)
+{
+    ht_str s = { NULL, 0 };
+    ht_status st = ht_gguf_str(g, key, &s, err);
+    if (st != HT_OK || !s.s)
+        return st;
+    *out = malloc(s.n + 1);
+    if (!*out)
+        return ht_fail(err, HT_ENOMEM, "%s", key);
+    memcpy(*out, s.s, s.n);
+    (*out)[s.n] = 0;
+    return HT_OK;
+}
+
+static ht_status apply_overrides(ht_gguf *g, const hearth_model_params *p, ht_error *err)
+{
+    char key[256];
+    for (size_t i = 0; i < p->n_overrides; i++) {
+        const char *eq = strchr(p->overrides[i], '=');
+        size_t n = eq ? (size_t)(eq - p->overrides[i]) : 0;
+        if (!eq || n == 0 || n >= sizeof key)
+            return ht_fail(err, HT_EINVAL, "override \"%.80s\" is not KEY=VALUE", p->overrides[i]);
+        memcpy(key, p->overrides[i], n);
+        key[n] = 0;
+        ht_status st = ht_gguf_override(g, key, eq + 1, err);
+        if (st != HT_OK)
+            return st;
+    }
+    return HT_OK;
+}
+
+static ht_status open_vocabulary(hearth_model *m, bool needed, ht_error *err)
+{
+    ht_error why;
+    ht_status st = ht_tokenizer_open(&m->tok, m->gguf, &why);
+    if (st == HT_OK)
+        return st;
+    /* A file without any vocabulary can still compute on token ids. */
+    if (!needed && st == HT_EUNSUPPORTED && !ht_gguf_find(m->gguf, "tokenizer.ggml.model"))
+        return HT_OK;
+    if (err)
+        *err = why;
+    return st;
+}
+
+/* With all (performance) cores in use, binding keeps threads apart and on the fast ones; with fewer, two programs
+ * would be bound to the same ones: the system places them better. */
+static bool binds(const hearth_model *m)
+{
+    return m->threads >= m->topology.n_perf_cores && m->threads <= m->topology.n_cores;
+}
+
+static ht_status open_executor(hearth_model *m, const hearth_model_params *p, ht_error *err)
+{
+    ht_status st = ht_topology_read(&m->topology, err);
+    if (st != HT_OK)
+        return st;
+    ht_isa best = ht_isa_best();
+    m->isa = best;
+    if (p->isa) {
+        int isa = ht_isa_by_name(p->isa);
+        if (isa < 0)
+            return ht_fail(err, HT_EINVAL, "\"%.40s\" is no SIMD level of this program", p->isa);
+        if (isa > (int)best)
+            return ht_fail(err, HT_EINVAL, "this processor has no %s; its best level is %s", p->isa, ht_isa_name(best));
+        m->isa = (ht_isa)isa;
+    }
+    uint32_t allowed = m->topology.n_pus;
+    m->threads = p->threads ? p->threads : m->topology.n_perf_cores;
+    if (!p->threads && m->topology.quota && m->threads > m->topology.quota)
+        m->threads = m->topology.quota;
+    if (m->threads > allowed) {
+        ht_model_log(m, HEARTH_LOG_WARN, "%u threads asked for, this process may use %u processors: using %u",
+                     m->threads, allowed, allowed);
+        m->threads = allowed;
+    }
+    ht_cpu_params cpu = { .threads = m->threads, .isa = m->isa, .max_k = m->m.max_k, .max_head = m->m.max_head,
+                          .pin = binds(m), .topology = &m->topology };
+    m->exec_bytes = ht_cpu_scratch_bytes(&cpu);
+    return ht_cpu_open(&m->exec, &cpu, err);
+}
+
+static ht_status describe(hearth_model *m, ht_error *err)
+{
+    char text[200];
+    ht_status st;
+
+    if ((st = copy_key(m->gguf, "general.name", &m->name, err)) ||
+        (st = copy_key(m->gguf, "hearth.demo_prompt", &m->demo_prompt, err)) ||
+        (st = copy_key(m->gguf, "tokenizer.chat_template", &m->chat_template, err)))
+        return st;
+    if (m->m.arch) {
+        const ht_model *w = &m->m;
+        int n = snprintf(text, sizeof text, "%s, %u layers, d %u, %s", w->arch->name, w->n_layer, w->d_model,
+                         ht_type_name(w->layers[0].ffn.experts[0][HT_ROLE_UP].type));
+        if (w->max_expert > 1)
+            snprintf(text + n, sizeof text - (size_t)n, ", %u of %u experts", w->max_used, w->max_expert);
+    } else {
+        snprintf(text, sizeof text, "vocabulary only");
+    }
+    m->description = malloc(strlen(text) + 1);
+    if (!m->description)
+        return ht_fail(err, HT_ENOMEM, "model description");
+    strcpy(m->description, text);
+    return HT_OK;
+}
+
+/* Sentences about keys and tensors name the file too. */
+static void name_file(ht_error *err, const char *path)
+{
+    char text[sizeof err->text];
+    if (!err || strncmp(err->text, path, strlen(path)) == 0)
+        return;
+    uint64_t offset = err->offset;
+    memcpy(text, err->text, sizeof text);
+    ht_fail(err, err->status, "%.200s: %.290s", path, text); /* a path's control characters must not get through */
+    err->offset = offset;
+}
+
+hearth_status hearth_model_open(hearth_model **out, const char *path, const hearth_model_params *params,
+                                hearth_error *error)
+{
+    ht_error *err = ht_err(error);
+    hearth_model_params p;
+    ht_status st;
+
+    HT_PARAMS(&p, params);
+    *out = NULL;
+    hearth_model *m = calloc(1, sizeof *m);
+    if (!m)
+        return (hearth_status)ht_fail(err, HT_ENOMEM, "model");
+    m->mem = *ht_mem_default();
+    if (p.allocator && (!p.allocator->alloc || !p.allocator->free)) {
+        st = ht_fail(err, HT_EINVAL, "an allocator needs both of its functions");
+        goto fail;
+    }
+    if (p.allocator)
+        m->mem = (ht_mem){ p.allocator->user, p.allocator->alloc, p.allocator->free };
+    m->log = p.log;
+    m->log_user = p.log_user;
+    m->f32 = p.precision == HEARTH_PRECISION_F32;
+    m->budget.ram_bytes = p.ram_bytes;
+    if ((st = ht_gguf_open(&m->gguf, path, err)) || (st = apply_overrides(m->gguf, &p, err)))
+        goto fail;
+    if (p.progress && !p.progress(p.progress_user, "opening", 0, 1)) {
+        st = ht_fail(err, HT_ECANCELLED, "cancelled");
+        goto fail;
+    }
+    if ((st = open_vocabulary(m, p.vocab_only, err)) != HT_OK)
+        goto fail;
+    if (!p.vocab_only) {
+        if ((st = ht_model_load(&m->m, m->gguf, err)) != HT_OK)
+            goto fail;
+        if (m->tok && ht_tokenizer_info(m->tok)->n_vocab > m->m.n_vocab) {
+            st = ht_fail(err, HT_EFORMAT, "%s: the vocabulary has %u tokens, token_embd.weight only %u rows", path,
+                         ht_tokenizer_info(m->tok)->n_vocab, m->m.n_vocab);
+            goto fail;
+        }
+        ht_store_open(&m->store, &m->m);
+        if ((st = open_executor(m, &p, err)) != HT_OK)
+            goto fail;
+    }
+    if ((st = describe(m, err)) != HT_OK)
+        goto fail;
+    if (p.progress)
+        p.progress(p.progress_user, "opening", 1, 1);
+    *out = m;
+    return HEARTH_OK;
+
+fail:
+    if (st == HT_EFORMAT || st == HT_EUNSUPPORTED)
+        name_file(err, path);
+    hearth_model_close(&m);
+    return (hearth_status)st;
+}
+
+bool hearth_bind_thread(const hearth_model *m, bool bind)
+{
+    if (!m->exec || !binds(m))
+        return false;
+    return bind ? ht_topology_pin(&m->topology, 0) : ht_topology_unpin(&m->topology);
+}
+
+void hearth_model_close(hearth_model **mp)
+{
+    hearth_model *m = mp ? *mp : NULL;
+    if (!m)
+        return;
+    if (m->exec)
+        m->exec->ops->close(m->exec);
+    ht_topology_deinit(&m->topology);
+    ht_store_close(&m->store);
+    ht_model_free(&m->m);
+    ht_tokenizer_close(&m->tok);
+    ht_gguf_close(&m->gguf);
+    free(m->name);
+    free(m->description);
+    free(m->demo_prompt);
+    free(m->chat_template);
+    free(m);
+    *mp = NULL;
+}
+
+hearth_status hearth_model_get_info(const hearth_model *m, hearth_model_info *out)
+{
+    const ht_model *w = &m->m;
+    hearth_model_info i = { .architecture = w->arch ? w->arch->name : "",
+                            .name = m->name ? m->name : "",
+                            .description = m->description,
+                            .n_vocab = w->n_vocab,
+                            .n_ctx_train = w->n_ctx_train,
+                            .n_layer = w->n_layer,
+                            .d_model = w->d_model,
+                            .n_expert = w->max_expert > 1 ? w->max_expert : 0,
+                            .n_expert_used = w->max_expert > 1 ? w->max_used : 0,
+                            .n_params = w->n_params,
+                            .weight_bytes = w->weight_bytes,
+                            .weight_bytes_per_token = w->bytes_per_token,
+                            .bos = -1,
+                            .eos = -1,
+                            .eot = -1,
+                            .threads = m->threads,
+                            .isa = ht_isa_name(m->isa),
+                            .device = "cpu",
+                            .chat_family = ht_chat_family_name(m->chat_template),
+                            .temperature = -1.0f,
+                            .top_p = -1.0f,
+                            .repeat_penalty = -1.0f,
+                            .demo_prompt = m->demo_prompt,
+                            .recurrent = w->recurrent };
+    if (m->tok) {
+        const ht_vocab_info *v = ht_tokenizer_info(m->tok);
+        i.n_vocab = w->arch ? w->n_vocab : v->n_vocab;
+        i.bos = v->bos;
+        i.eos = v->eos;
+        i.eot = v->eot;
+        i.add_bos = v->add_bos;
+        i.add_eos = v->add_eos;
+    }
+    i.has_chat_template = strcmp(i.chat_family, "plain") != 0;
+    ht_gguf_f32(m->gguf, "hearth.sampling.temperature", &i.temperature, NULL);
+    ht_gguf_f32(m->gguf, "hearth.sampling.top_p", &i.top_p, NULL);
+    ht_gguf_f32(m->gguf, "hearth.sampling.repeat_penalty", &i.repeat_penalty, NULL);
+    HT_RESULT(out, &i);
+    return HEARTH_OK;
+}

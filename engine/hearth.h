@@ -1,0 +1,343 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * hearth: language models on the machine a person owns. The one public header of the library.
+ *
+ * What to know before the first function
+ *  - Objects: a model (weights, vocabulary; opened once, shared) and sessions (one conversation each: KV cache,
+ *    position). A file is a GGUF seen as a container only; a writer makes one; a sampler picks tokens.
+ *  - Errors: every function that can fail returns a hearth_status, HEARTH_OK (0) or negative, and fills the caller's
+ *    hearth_error with one sentence (NULL is allowed). Out-parameters are written on HEARTH_OK only, unless said
+ *    otherwise; the handle that an open function makes is NULL where it fails.
+ *  - Structs that are passed in begin with their own size: set it with the _INIT macro or by hand. Later versions
+ *    append members; members beyond the size given take their defaults. Zero is the default of every member.
+ *  - The library never prints, exits, aborts, installs signal handlers, reads the environment or changes process-wide
+ *    state. It keeps no global mutable state: any number of models live side by side.
+ *  - Threads: different objects may be used at the same time from different threads, sessions of one model included
+ *    (their work is then done one after the other). One object is used by one thread at a time, except
+ *    hearth_session_cancel, which any thread may call at any moment. Callbacks run on the calling thread, inside the
+ *    call that they belong to.
+ *  - Memory: budgets are contracts; out of memory is HEARTH_ENOMEM and leaves the objects usable.
+ *  - Text is UTF-8; bytes that are not are passed through. The locale must not matter and does not. */
+#ifndef HEARTH_H
+#define HEARTH_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#define HEARTH_API __attribute__((visibility("default")))
+#else
+#define HEARTH_API
+#endif
+
+/* ---- Status ------------------------------------------------------------------------------------------------------ */
+
+typedef enum hearth_status {
+    HEARTH_OK = 0,
+    HEARTH_LATER = -1,        /* not there yet */
+    HEARTH_EINVAL = -2,       /* an argument makes no sense */
+    HEARTH_ENOMEM = -3,       /* out of memory, or over the budget given */
+    HEARTH_EIO = -4,          /* a file could not be read or written */
+    HEARTH_EFORMAT = -5,      /* the file is damaged, or not what it claims to be */
+    HEARTH_EUNSUPPORTED = -6, /* a file or option this version cannot run; the sentence names it */
+    HEARTH_ECANCELLED = -7,
+    HEARTH_EDEVICE = -8,
+    HEARTH_EFULL = -9,        /* the context is full */
+    HEARTH_EMISMATCH = -10,   /* made for another model */
+    HEARTH_EBUSY = -11
+} hearth_status;
+
+typedef struct hearth_error {
+    hearth_status status;
+    uint64_t offset; /* byte offset of the field at fault in a damaged file, else UINT64_MAX */
+    char text[500];  /* one sentence, no newline, no control characters */
+} hearth_error;
+
+HEARTH_API const char *hearth_status_text(hearth_status st);
+HEARTH_API const char *hearth_version(void);
+
+/* ---- Callbacks and memory ---------------------------------------------------------------------------------------- */
+
+typedef enum hearth_log_level { HEARTH_LOG_INFO, HEARTH_LOG_WARN } hearth_log_level;
+typedef void hearth_log_fn(void *user, hearth_log_level level, const char *sentence);
+/* done of total (bytes or tokens, `what` says); return false to cancel. */
+typedef bool hearth_progress_fn(void *user, const char *what, uint64_t done, uint64_t total);
+
+/* Where the big memory of sessions comes from (KV cache, recurrent state, activations); NULL: the C library. Both
+ * functions are needed. alloc returns memory aligned to `align` (a power of two) or NULL. */
+typedef struct hearth_allocator {
+    void *user;
+    void *(*alloc)(void *user, size_t bytes, size_t align);
+    void (*free)(void *user, void *p, size_t bytes);
+} hearth_allocator;
+
+/* Frees strings and arrays that functions of this header return. NULL allowed. */
+HEARTH_API void hearth_free(void *p);
+
+/* ---- Models ------------------------------------------------------------------------------------------------------ */
+
+typedef int32_t hearth_token;
+typedef struct hearth_model hearth_model;
+typedef struct hearth_session hearth_session;
+
+typedef enum hearth_precision { HEARTH_PRECISION_FAST, HEARTH_PRECISION_F32 } hearth_precision;
+typedef enum hearth_sparsity { HEARTH_SPARSITY_AUTO, HEARTH_SPARSITY_OFF, HEARTH_SPARSITY_EXACT } hearth_sparsity;
+typedef enum hearth_io { HEARTH_IO_AUTO, HEARTH_IO_MMAP } hearth_io;
+typedef enum hearth_kv_type { HEARTH_KV_F16, HEARTH_KV_F32, HEARTH_KV_Q8_0, HEARTH_KV_Q4_0 } hearth_kv_type;
+
+typedef struct hearth_model_params {
+    size_t size;
+    uint32_t threads;           /* compute threads; 0: performance cores that the process may use */
+    hearth_precision precision; /* F32: activations and KV stay float32 for every weight type */
+    hearth_sparsity sparsity;
+    hearth_io io;
+    bool deterministic;         /* results independent of batch size too (this version: always so) */
+    bool vocab_only;            /* tokenizer and metadata only: any file with a vocabulary opens */
+    uint64_t ram_bytes;         /* budget for weights, KV cache and scratch, shared by all sessions of the model:
+                                 * each sets its whole context aside when it opens; 0: what is free, less a reserve */
+    const char *isa;            /* at most this SIMD level: "ref", "avx2", …; NULL: best found */
+    const char *const *overrides; /* "KEY=VALUE" each, as if the file said so */
+    size_t n_overrides;
+    hearth_log_fn *log;
+    void *log_user;
+    hearth_progress_fn *progress;
+    void *progress_user;
+    const hearth_allocator *allocator; /* borrowed until the model is closed */
+} hearth_model_params;
+#define HEARTH_MODEL_PARAMS_INIT { .size = sizeof(hearth_model_params) }
+
+/* Opens a GGUF file (the first of a split set opens all). The weights are mapped, not copied.
+ * Fails: EIO, EFORMAT (damaged), EUNSUPPORTED (architecture, type or tokenizer named), ENOMEM, EINVAL. */
+HEARTH_API hearth_status hearth_model_open(hearth_model **out, const char *path, const hearth_model_params *params,
+                                           hearth_error *err);
+/* Sessions must be closed first. NULL and *NULL are allowed; *m becomes NULL. */
+HEARTH_API void hearth_model_close(hearth_model **m);
+
+/* The thread that calls computes too, beside the model's own. Those are bound to processors where that helps; this
+ * binds the calling thread alike, to the processor left for it (bind false: lets it run anywhere again). For
+ * programs that own the thread; unbind it before the model is closed. False: nothing was changed. */
+HEARTH_API bool hearth_bind_thread(const hearth_model *m, bool bind);
+
+typedef struct hearth_model_info {
+    size_t size;               /* set by the caller */
+    const char *architecture;  /* valid as long as the model, like every string here */
+    const char *name;          /* general.name or "" */
+    const char *description;   /* "llama, 6 layers, d 256, Q8_0" */
+    uint32_t n_vocab, n_ctx_train, n_layer, d_model, n_expert, n_expert_used;
+    uint64_t n_params, weight_bytes;
+    uint64_t weight_bytes_per_token; /* stored bytes that one decoding step reads, one row of the embedding included */
+    hearth_token bos, eos, eot;      /* -1: none */
+    bool add_bos, add_eos;
+    uint32_t threads;
+    const char *isa;
+    const char *device;        /* "cpu" */
+    bool has_chat_template;    /* the file has one, and it is of a family this version knows */
+    const char *chat_family;   /* "chatml", "llama3", …; "plain" where there is none */
+    float temperature, top_p, repeat_penalty; /* the file's own suggestion (hearth.sampling.*); negative: none */
+    const char *demo_prompt;   /* hearth.demo_prompt, or NULL */
+    bool recurrent;            /* has state that cannot be rewound */
+} hearth_model_info;
+HEARTH_API hearth_status hearth_model_get_info(const hearth_model *m, hearth_model_info *info);
+
+/* ---- Text and tokens --------------------------------------------------------------------------------------------- */
+
+/* Ids of n bytes of text. add_bos: also BOS (and EOS) as the file asks. special: control tokens in the text are
+ * recognised. *ids: hearth_free. */
+HEARTH_API hearth_status hearth_tokenize(const hearth_model *m, const char *text, size_t n, bool add_bos, bool special,
+                                         hearth_token **ids, size_t *n_ids, hearth_error *err);
+/* Text of ids, not terminated; *text: hearth_free. special: control tokens are spelled out. */
+HEARTH_API hearth_status hearth_detokenize(const hearth_model *m, const hearth_token *ids, size_t n_ids, bool special,
+                                           char **text, size_t *n, hearth_error *err);
+/* Whether generation ends at this token. */
+HEARTH_API bool hearth_token_is_end(const hearth_model *m, hearth_token id);
+
+typedef struct hearth_message { const char *role, *content; } hearth_message;
+/* The prompt that the model's chat template makes of a conversation, for its template family; a model without one gets
+ * "User: …\nAssistant: ". To be tokenised with special = true. *text: hearth_free. */
+HEARTH_API hearth_status hearth_chat_format(const hearth_model *m, const hearth_message *messages, size_t n_messages,
+                                            bool add_generation_prompt, char **text, size_t *n, hearth_error *err);
+
+/* ---- Sessions ---------------------------------------------------------------------------------------------------- */
+
+typedef struct hearth_session_params {
+    size_t size;
+    uint32_t n_ctx;  /* 0: the trained length, or what fits the budget */
+    hearth_kv_type kv_type; /* under HEARTH_PRECISION_F32 always float32 */
+    uint32_t batch;  /* most tokens computed at once when reading a prompt; 0: chosen. Changes no bit of any result */
+} hearth_session_params;
+#define HEARTH_SESSION_PARAMS_INIT { .size = sizeof(hearth_session_params) }
+
+HEARTH_API hearth_status hearth_session_open(hearth_session **out, hearth_model *m, const hearth_session_params *params,
+                                             hearth_error *err);
+HEARTH_API void hearth_session_close(hearth_session **s);
+
+/* Called for each position in order with its logits [n_vocab], valid during the call; return false to cancel. It
+ * must not compute on a session of the same model: the model is busy until it returns. */
+typedef bool hearth_logits_fn(void *user, size_t index, const float *logits);
+
+/* Appends tokens to the conversation and computes them. on_logits NULL: only the last position's logits are
+ * computed, read them with hearth_session_logits. Fails: EFULL before anything is computed, ECANCELLED (position
+ * then is that of the last chunk completed), EINVAL for ids out of range. */
+HEARTH_API hearth_status hearth_session_feed(hearth_session *s, const hearth_token *ids, size_t n,
+                                             hearth_logits_fn *on_logits, void *user, hearth_error *err);
+/* Logits after the last token fed, [n_vocab]; NULL before the first. Valid until the next call on this session. */
+HEARTH_API const float *hearth_session_logits(const hearth_session *s);
+HEARTH_API uint32_t hearth_session_position(const hearth_session *s);
+HEARTH_API uint32_t hearth_session_context(const hearth_session *s);
+/* Forgets everything after position n. Models with recurrent state can only go back to 0: EUNSUPPORTED otherwise. */
+HEARTH_API hearth_status hearth_session_rewind(hearth_session *s, uint32_t n, hearth_error *err);
+/* Makes the call in progress on this session end soon with ECANCELLED. Any thread, also from a signal handler. The
+ * request stays until the next hearth_session_uncancel. */
+HEARTH_API void hearth_session_cancel(hearth_session *s);
+HEARTH_API void hearth_session_uncancel(hearth_session *s);
+
+typedef struct hearth_stats {
+    size_t size;                   /* set by the caller */
+    uint64_t prompt_tokens, generated_tokens;
+    double prompt_seconds, decode_seconds; /* decode: from the first token picked to the last */
+    double first_token_seconds;    /* from the start of hearth_generate to the first token picked */
+    uint64_t neurons_active, neurons_total; /* non-zero intermediate units over all that were computed in decoding */
+    uint64_t kv_bytes, scratch_bytes;      /* committed now */
+} hearth_stats;
+HEARTH_API hearth_status hearth_session_get_stats(const hearth_session *s, hearth_stats *stats);
+
+/* ---- Sampling and generation ------------------------------------------------------------------------------------- */
+
+typedef struct hearth_sampler hearth_sampler;
+typedef struct hearth_sampler_params {
+    size_t size;
+    float temperature;    /* 0: greedy */
+    uint32_t top_k;       /* 0: off */
+    float top_p, min_p;   /* 0: off (top_p >= 1 too) */
+    float repeat_penalty; /* 0 or 1: off; over the last repeat_window tokens */
+    uint32_t repeat_window; /* 0: 64 */
+    uint64_t seed;
+} hearth_sampler_params;
+#define HEARTH_SAMPLER_PARAMS_INIT { .size = sizeof(hearth_sampler_params) }
+HEARTH_API hearth_status hearth_sampler_open(hearth_sampler **out, const hearth_sampler_params *params,
+                                             uint32_t n_vocab, hearth_error *err);
+HEARTH_API void hearth_sampler_close(hearth_sampler **p);
+/* Picks from logits [n_vocab] (unchanged) and remembers the choice for the penalty. */
+HEARTH_API hearth_token hearth_sampler_pick(hearth_sampler *p, const float *logits);
+
+/* One token and the text that it completes (whole UTF-8 characters, n may be 0). Return false to stop. token -1: the
+ * text still held back at the end. */
+typedef bool hearth_generate_fn(void *user, hearth_token token, const char *text, size_t n);
+
+typedef enum hearth_stop_reason { HEARTH_STOP_END, HEARTH_STOP_LENGTH, HEARTH_STOP_TEXT, HEARTH_STOP_CALLER,
+                                  HEARTH_STOP_CONTEXT, HEARTH_STOP_CANCEL } hearth_stop_reason;
+
+typedef struct hearth_generate_params {
+    size_t size;
+    uint32_t max_tokens;      /* 0: to the end of text or of the context */
+    const char *const *stops; /* texts at which to stop; they are not delivered */
+    size_t n_stops;
+    bool ignore_end;          /* go on after end-of-text tokens (benchmarks) */
+    hearth_generate_fn *on_token;
+    void *user;
+} hearth_generate_params;
+#define HEARTH_GENERATE_PARAMS_INIT { .size = sizeof(hearth_generate_params) }
+
+/* Feeds ids (may be 0 after an earlier feed), then generates. Every token delivered is part of the session
+ * afterwards. A full context ends with HEARTH_OK and HEARTH_STOP_CONTEXT; cancelling with HEARTH_OK and
+ * HEARTH_STOP_CANCEL. */
+HEARTH_API hearth_status hearth_generate(hearth_session *s, hearth_sampler *p, const hearth_token *ids, size_t n_ids,
+                                         const hearth_generate_params *params, hearth_stop_reason *why,
+                                         hearth_error *err);
+
+/* ---- Files as containers ----------------------------------------------------------------------------------------- */
+
+typedef struct hearth_file hearth_file;
+HEARTH_API hearth_status hearth_file_open(hearth_file **out, const char *path, hearth_error *err);
+HEARTH_API void hearth_file_close(hearth_file **f);
+HEARTH_API uint32_t hearth_file_version(const hearth_file *f);
+HEARTH_API uint32_t hearth_file_parts(const hearth_file *f); /* files of the split set */
+HEARTH_API uint64_t hearth_file_bytes(const hearth_file *f); /* all parts together */
+
+typedef struct hearth_meta {
+    const char *key;   /* terminated copy, as long as the file is open */
+    const char *type;  /* "u32", "string", "array of f32", … */
+    uint64_t n;        /* elements of an array, 1 otherwise */
+} hearth_meta;
+HEARTH_API uint64_t hearth_file_n_meta(const hearth_file *f);
+HEARTH_API hearth_status hearth_file_meta(const hearth_file *f, uint64_t i, hearth_meta *out);
+/* Index of a key, or -1. */
+HEARTH_API int64_t hearth_file_find_meta(const hearth_file *f, const char *key);
+/* The value as text, at most max_elements of an array (then ", …"); strings verbatim. *text: hearth_free. */
+HEARTH_API hearth_status hearth_file_meta_text(const hearth_file *f, uint64_t i, uint64_t max_elements, char **text,
+                                               size_t *n);
+/* Every element of an array in order, as the text that hearth_file_meta_text would make of it (strings verbatim, not
+ * terminated), valid during the call; return false to stop, which is HEARTH_ECANCELLED. HEARTH_EINVAL where i is no
+ * array. */
+typedef bool hearth_meta_fn(void *user, const char *text, size_t n);
+HEARTH_API hearth_status hearth_file_meta_each(const hearth_file *f, uint64_t i, hearth_meta_fn *element, void *user);
+
+typedef struct hearth_tensor {
+    const char *name;  /* terminated copy, as long as the file is open */
+    const char *type;  /* "Q4_K" */
+    uint32_t n_dims;
+    uint64_t ne[4];    /* GGUF order: ne[0] is the row length */
+    uint64_t bytes, offset;
+    bool readable;     /* hearth_file_read can decode its type */
+} hearth_tensor;
+HEARTH_API uint64_t hearth_file_n_tensors(const hearth_file *f);
+HEARTH_API hearth_status hearth_file_tensor(const hearth_file *f, uint64_t i, hearth_tensor *out);
+HEARTH_API int64_t hearth_file_find_tensor(const hearth_file *f, const char *name);
+/* dst[0..n) = elements [first, first + n) of tensor i as float32 (integer tensors are converted); first and n are
+ * multiples of the type's block or end at the tensor's end. */
+HEARTH_API hearth_status hearth_file_read(const hearth_file *f, uint64_t i, uint64_t first, uint64_t n, float *dst,
+                                          hearth_error *err);
+
+/* Writing. Order: open, metadata, all tensor declarations, then the data of each tensor in that order, close. The file
+ * appears under its name only when close succeeds; abort leaves nothing. */
+typedef struct hearth_writer hearth_writer;
+HEARTH_API hearth_status hearth_writer_open(hearth_writer **out, const char *path, hearth_error *err);
+HEARTH_API hearth_status hearth_writer_set_u32(hearth_writer *w, const char *key, uint32_t v);
+HEARTH_API hearth_status hearth_writer_set_u64(hearth_writer *w, const char *key, uint64_t v);
+HEARTH_API hearth_status hearth_writer_set_f32(hearth_writer *w, const char *key, float v);
+HEARTH_API hearth_status hearth_writer_set_bool(hearth_writer *w, const char *key, bool v);
+HEARTH_API hearth_status hearth_writer_set_str(hearth_writer *w, const char *key, const char *v);
+HEARTH_API hearth_status hearth_writer_set_f32s(hearth_writer *w, const char *key, const float *v, size_t n);
+HEARTH_API hearth_status hearth_writer_set_i32s(hearth_writer *w, const char *key, const int32_t *v, size_t n);
+HEARTH_API hearth_status hearth_writer_set_strs(hearth_writer *w, const char *key, const char *const *v, size_t n);
+/* type: a name as "q4_k"; EUNSUPPORTED where it cannot be written, EINVAL where ne[0] is no multiple of its block. */
+HEARTH_API hearth_status hearth_writer_declare(hearth_writer *w, const char *name, const char *type, uint32_t n_dims,
+                                               const uint64_t *ne, hearth_error *err);
+/* The next n elements of the tensors in order, encoded to the declared type; n ends on a row (ne[0]). */
+HEARTH_API hearth_status hearth_writer_data(hearth_writer *w, const float *src, uint64_t n, hearth_error *err);
+/* The same already encoded (n bytes, whole rows): for callers that encode in several threads with hearth_encode. */
+HEARTH_API hearth_status hearth_writer_raw(hearth_writer *w, const void *src, size_t n, hearth_error *err);
+HEARTH_API hearth_status hearth_writer_close(hearth_writer **w, hearth_error *err);
+HEARTH_API void hearth_writer_abort(hearth_writer **w);
+/* Encodes n elements (whole rows) to a type; *bytes is how many were written; dst NULL: only counts. Any thread. */
+HEARTH_API hearth_status hearth_encode(const char *type, const float *src, uint64_t n, void *dst, size_t *bytes);
+
+/* ---- The machine ------------------------------------------------------------------------------------------------- */
+
+typedef struct hearth_hardware {
+    size_t size;               /* set by the caller */
+    char cpu[128];
+    uint32_t packages, cores, performance_cores, hardware_threads, numa_nodes; /* that this process may use */
+    uint32_t default_threads;
+    const char *isa, *isa_all; /* level chosen; all levels that run here, space-separated */
+    uint64_t l1d_bytes, l2_bytes, l3_bytes; /* of one core; L3 as shared */
+    uint64_t ram_total_bytes, ram_available_bytes; /* a cgroup's limit counted */
+    /* measured, bytes per second, 1 thread and default_threads; 0: not measured */
+    double memory_read_bps_1, memory_read_bps_all;
+    double disk_read_bps;      /* measured on `path`, page cache bypassed where possible; 0: not measured */
+    char gpus[256];            /* one sentence */
+} hearth_hardware;
+/* measure: take about a second to measure bandwidths; path: a file (or NULL) whose disk is measured. */
+HEARTH_API hearth_status hearth_hardware_read(hearth_hardware *hw, bool measure, const char *path, hearth_error *err);
+/* Peak resident memory of this process in bytes so far, 0 where unreadable. */
+HEARTH_API uint64_t hearth_peak_rss(void);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: MIT
+ * What the opaque handles of hearth.h are. Included by the files that implement that header only. */
+#ifndef HT_OBJECTS_H
+#define HT_OBJECTS_H
+
+#include "cpu/cpu.h"
+#include "engine/base/os.h"
+#include "engine/base/plan.h"
+#include "engine/chat.h"
+#include "engine/forward.h"
+#include "engine/hearth.h"
+#include "engine/tokenizer.h"
+
+struct hearth_model {
+    ht_gguf *gguf;
+    ht_model m;
+    ht_tokenizer *tok;    /* NULL: the file has no vocabulary */
+    ht_exec *exec;        /* NULL: vocab_only */
+    ht_store store;
+    ht_topology topology;
+    ht_mem mem;
+    ht_budget budget;     /* 0: what is free */
+    uint64_t reserved;    /* of it by open sessions: whole contexts, scratch */
+    uint64_t exec_bytes;  /* scratch of the executor's threads */
+    ht_os_mutex budget_lock; /* over reserved: sessions open and close in any thread */
+    ht_os_mutex lock;     /* one session computes at a time */
+    uint32_t threads;
+    ht_isa isa;
+    bool f32;
+    hearth_log_fn *log;
+    void *log_user;
+    char *name, *description, *demo_prompt, *chat_template;
+};
+
+struct hearth_session {
+    hearth_model *model;
+    ht_state state;
+    ht_forward forward;
+    ht_cancel cancel;
+    ht_token pending;     /* delivered, not yet computed; -1: none */
+    bool has_logits, spoilt; /* spoilt: a cancelled pass left recurrent state half-way */
+    uint32_t last_row;    /* row of forward.logits that belongs to the last token */
+    uint64_t reserved;    /* its share of the model's budget */
+    hearth_stats stats;
+};
+
+/* The vocabulary that a sampler was opened for. */
+uint32_t ht_sampler_n_vocab(const hearth_sampler *s);
+
+/* A sentence to the model's log callback, if it has one. */
+void ht_model_log(const hearth_model *m, hearth_log_level level, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* Computes ids in passes of the session's batch; no checks, no statistics. Takes the model's lock. */
+ht_status ht_session_compute(hearth_session *s, const hearth_token *ids, size_t n, hearth_logits_fn *on_logits,
+                             void *user, ht_error *err);
+
+/* The caller's error as ours: same layout, same values (checked in hearth.c). */
+static inline ht_error *ht_err(hearth_error *e) { return (ht_error *)(void *)e; }
+
+/* Copies a versioned struct of the caller's into *dst, members beyond its size zero. */
+#define HT_PARAMS(dst, src)                                                                                            \
+    do {                                                                                                               \
+        memset((dst), 0, sizeof *(dst));                                                                               \
+        if (src)                                                                                                       \
+            memcpy((dst), (src), (src)->size < sizeof *(dst) ? (src)->size : sizeof *(dst));                           \
+    } while (0)
+
+/* The other way: fills the caller's struct up to the size it gave. */
+#define HT_RESULT(dst, src)                                                                                            \
+    do {                                                                                                               \
+        size_t ht_n = (dst)->size < sizeof *(dst) ? (dst)->size : sizeof *(dst);                                       \
+        memcpy((char *)(dst) + sizeof(size_t), (const char *)(src) + sizeof(size_t),                                   \
+               ht_n < sizeof(size_t) ? 0 : ht_n - sizeof(size_t));                                                     \
+    } while (0)
+
+#endif

@@ -1,0 +1,252 @@
+/* SPDX-License-Identifier: MIT
+ * Sessions behind hearth.h: one conversation's state, and computing its tokens. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/objects.h"
+
+enum { DEFAULT_BATCH = 512, SCRATCH_GOAL = 128 << 20, MAX_CONTEXT = 1 << 28 };
+
+static ht_type kv_type_of(hearth_kv_type t)
+{
+    switch (t) {
+    case HEARTH_KV_F32: return HT_F32;
+    case HEARTH_KV_Q8_0: return HT_Q8_0;
+    case HEARTH_KV_Q4_0: return HT_Q4_0;
+    default: return HT_F16;
+    }
+}
+
+static double mib(uint64_t bytes) { return (double)bytes / (1 << 20); }
+
+/* How many positions fit beside weights, scratch and the model's other sessions; the trained length where that is less.
+ * Without a budget the answer leaves an eighth of what is free: KV is taken only as the conversation grows. */
+static ht_status choose_context(const hearth_model *m, uint32_t asked, uint64_t scratch, uint64_t set_bytes,
+                                uint32_t *n_ctx, ht_error *err)
+{
+    const ht_model *w = &m->m;
+    uint64_t fixed = scratch + m->exec_bytes + ht_state_fixed_bytes(w), budget = m->budget.ram_bytes, left, sets;
+    uint32_t want = asked ? asked : w->n_ctx_train;
+
+    if (asked > MAX_CONTEXT)
+        return ht_fail(err, HT_EINVAL, "a context of %u is beyond the limit of %d", asked, MAX_CONTEXT);
+    if (budget) {
+        fixed += m->reserved;
+        left = budget > fixed + w->weight_bytes ? budget - fixed - w->weight_bytes : 0;
+    } else {
+        left = ht_os_ram_available();
+        left = left - left / 8 > fixed + w->weight_bytes ? left - left / 8 - fixed - w->weight_bytes : 0;
+    }
+    sets = set_bytes ? left / set_bytes : left ? UINT32_MAX : 0;
+    uint64_t fit = sets > UINT32_MAX / HT_KV_PAGE ? UINT32_MAX : sets * HT_KV_PAGE;
+    /* Scratch and recurrent state are touched as a whole: a file that asks for absurd ones must fail here. */
+    if (fixed > (budget ? budget : ht_os_ram_available()))
+        return ht_fail(err, HT_ENOMEM, "%.1f MiB of scratch and recurrent state do not fit %s of %.1f MiB", mib(fixed),
+                       budget ? "the budget (--ram)" : "the free memory", mib(budget ? budget : ht_os_ram_available()));
+    if (fit < want && asked && budget)
+        return ht_fail(
+            err, HT_ENOMEM,
+            "a context of %u needs %.0f MiB beside %.0f MiB of weights and %.0f MiB of scratch, %.0f MiB more than "
+            "the budget: lower --ctx or --kv-type, or raise --ram",
+            asked, mib((uint64_t)(want + HT_KV_PAGE - 1) / HT_KV_PAGE * set_bytes), mib(w->weight_bytes), mib(fixed),
+            mib((uint64_t)(want + HT_KV_PAGE - 1) / HT_KV_PAGE * set_bytes - left));
+    if (fit < want && !asked) {
+        if (budget && fit == 0)
+            return ht_fail(err, HT_ENOMEM,
+                           "%.0f MiB of weights and %.0f MiB of scratch leave no room for a context in %.0f MiB (--ram)",
+                           mib(w->weight_bytes), mib(fixed), mib(budget));
+        want = fit < 2048 ? (w->n_ctx_train < 2048 ? w->n_ctx_train : 2048) : (uint32_t)fit;
+        if (budget && fit < want)
+            want = (uint32_t)fit;
+    }
+    *n_ctx = want;
+    return HT_OK;
+}
+
+/* What a session's scratch may take where the caller names no batch: a quarter of what a budget leaves beside the weights.
+ * The batch changes no bit, only how fast a prompt is read. */
+static uint64_t scratch_goal(const hearth_model *m)
+{
+    uint64_t taken = m->m.weight_bytes + m->exec_bytes, budget = m->budget.ram_bytes;
+    uint64_t share = budget > taken ? (budget - taken) / 4 : 0;
+    return budget && share < SCRATCH_GOAL ? share : SCRATCH_GOAL;
+}
+
+hearth_status hearth_session_open(hearth_session **out, hearth_model *m, const hearth_session_params *params,
+                                  hearth_error *error)
+{
+    ht_error *err = ht_err(error);
+    hearth_session_params p;
+    ht_status st;
+    uint32_t n_ctx = 0, batch, rows;
+
+    HT_PARAMS(&p, params);
+    *out = NULL;
+    if (!m->exec)
+        return (hearth_status)ht_fail(err, HT_EINVAL, "the model was opened for its vocabulary only");
+    ht_type kv = m->f32 ? HT_F32 : kv_type_of(p.kv_type);
+    if (!ht_state_type_fits(&m->m, kv)) {
+        ht_model_log(m, HEARTH_LOG_WARN, "heads of this model are no multiple of 32: its KV cache is f16, not %s",
+                     ht_type_name(kv));
+        kv = HT_F16;
+    }
+    rows = (4u << 20) / (m->m.n_vocab * 4u);
+    rows = rows < 1 ? 1 : rows > 64 ? 64 : rows;
+    batch = p.batch ? p.batch : DEFAULT_BATCH;
+    while (!p.batch && batch > 16 && ht_forward_bytes(&m->m, m->f32, batch, rows) > scratch_goal(m))
+        batch /= 2;
+    if (batch > (1u << 16))
+        batch = 1u << 16;
+    hearth_session *s = calloc(1, sizeof *s);
+    if (!s)
+        return (hearth_status)ht_fail(err, HT_ENOMEM, "session");
+    s->model = m;
+    s->pending = -1;
+    uint64_t scratch = ht_forward_bytes(&m->m, m->f32, batch, rows), set_bytes = ht_state_set_bytes(&m->m, kv);
+    ht_os_lock(&m->budget_lock);
+    st = choose_context(m, p.n_ctx, scratch, set_bytes, &n_ctx, err);
+    if (st == HT_OK) {
+        uint64_t sets = (n_ctx + (uint64_t)HT_KV_PAGE - 1) / HT_KV_PAGE;
+        s->reserved = scratch + ht_state_fixed_bytes(&m->m) + sets * set_bytes;
+        m->reserved += s->reserved;
+    }
+    ht_os_unlock(&m->budget_lock);
+    /* Rotations that depend on the context's length go by what was asked for, never by what a budget made of it: a plan
+     * changes no bit. */
+    uint32_t rope_ctx = p.n_ctx ? p.n_ctx : m->m.n_ctx_train;
+    if (st == HT_OK)
+        st = ht_state_open(&s->state, &m->m, &m->mem, kv, n_ctx, err);
+    if (st == HT_OK)
+        st = ht_forward_open(&s->forward, &m->m, &m->store, m->exec, &m->mem, m->f32, batch, rope_ctx, rows, err);
+    if (st != HT_OK) {
+        hearth_session_close(&s);
+        return (hearth_status)st;
+    }
+    *out = s;
+    return HEARTH_OK;
+}
+
+void hearth_session_close(hearth_session **sp)
+{
+    hearth_session *s = sp ? *sp : NULL;
+    if (!s)
+        return;
+    if (s->forward.mem)
+        ht_forward_close(&s->forward);
+    ht_state_close(&s->state);
+    ht_os_lock(&s->model->budget_lock);
+    s->model->reserved -= s->reserved;
+    ht_os_unlock(&s->model->budget_lock);
+    free(s);
+    *sp = NULL;
+}
+
+struct rows_to_caller {
+    hearth_logits_fn *fn;
+    void *user;
+    size_t base;
+    uint32_t n_vocab;
+};
+
+static bool deliver_rows(void *user, uint32_t first, uint32_t n, const float *logits)
+{
+    struct rows_to_caller *r = user;
+    for (uint32_t i = 0; i < n; i++)
+        if (!r->fn(r->user, r->base + first + i, logits + (size_t)i * r->n_vocab))
+            return false;
+    return true;
+}
+
+ht_status ht_session_compute(hearth_session *s, const hearth_token *ids, size_t n, hearth_logits_fn *on_logits,
+                             void *user, ht_error *err)
+{
+    struct rows_to_caller rows = { on_logits, user, 0, s->model->m.n_vocab };
+    ht_status st = HT_OK;
+
+    if (s->spoilt)
+        return ht_fail(err, HT_EINVAL, "a cancelled pass left this model's state half-way: rewind to 0 first");
+    if ((st = ht_state_reserve(&s->state, s->state.pos + (uint32_t)n, err)) != HT_OK)
+        return st;
+    for (size_t i = 0; i < n && st == HT_OK; i += s->forward.batch) {
+        uint32_t k = n - i < s->forward.batch ? (uint32_t)(n - i) : s->forward.batch;
+        rows.base = i;
+        ht_os_lock(&s->model->lock);
+        st =
+            ht_forward_run(&s->forward, &s->state, ids + i, k, on_logits ? deliver_rows : NULL, &rows, &s->cancel, err);
+        ht_os_unlock(&s->model->lock);
+        s->has_logits = st == HT_OK;
+        s->last_row = on_logits ? (k - 1) % s->forward.logit_rows : 0;
+        s->spoilt |= st != HT_OK && s->model->m.recurrent;
+    }
+    return st;
+}
+
+hearth_status hearth_session_feed(hearth_session *s, const hearth_token *ids, size_t n, hearth_logits_fn *on_logits,
+                                  void *user, hearth_error *error)
+{
+    ht_error *err = ht_err(error);
+    size_t pending = s->pending >= 0;
+    ht_status st;
+
+    for (size_t i = 0; i < n; i++)
+        if (ids[i] < 0 || (uint32_t)ids[i] >= s->model->m.n_vocab)
+            return (hearth_status)ht_fail(err, HT_EINVAL, "token id %d is outside 0..%u", ids[i],
+                                          s->model->m.n_vocab - 1);
+    if (n + pending > s->state.n_ctx - s->state.pos)
+        return (hearth_status)ht_fail(err, HT_EFULL, "%zu more tokens do not fit the context: %u of %u are in use", n,
+                                      s->state.pos + (uint32_t)pending, s->state.n_ctx);
+    if (n == 0)
+        return HEARTH_OK;
+    double t0 = ht_os_now();
+    if (pending) {
+        if ((st = ht_session_compute(s, &s->pending, 1, NULL, NULL, err)) != HT_OK)
+            return (hearth_status)st;
+        s->pending = -1;
+    }
+    st = ht_session_compute(s, ids, n, on_logits, user, err);
+    if (st == HT_OK) {
+        s->stats.prompt_tokens += n;
+        s->stats.prompt_seconds += ht_os_now() - t0;
+    }
+    return (hearth_status)st;
+}
+
+const float *hearth_session_logits(const hearth_session *s)
+{
+    return s->has_logits ? s->forward.logits + (size_t)s->last_row * s->model->m.n_vocab : NULL;
+}
+
+uint32_t hearth_session_position(const hearth_session *s) { return s->state.pos + (s->pending >= 0); }
+
+uint32_t hearth_session_context(const hearth_session *s) { return s->state.n_ctx; }
+
+hearth_status hearth_session_rewind(hearth_session *s, uint32_t n, hearth_error *error)
+{
+    if (n == hearth_session_position(s) && !s->spoilt)
+        return HEARTH_OK;
+    if (s->spoilt && n != 0)
+        return (hearth_status)ht_fail(ht_err(error), HT_EUNSUPPORTED,
+                                      "a cancelled pass left this model's state half-way: it can only go back to 0");
+    ht_status st = ht_state_truncate(&s->state, n, ht_err(error));
+    if (st == HT_OK) {
+        s->pending = -1;
+        s->has_logits = false;
+        s->spoilt &= n != 0;
+    }
+    return (hearth_status)st;
+}
+
+void hearth_session_cancel(hearth_session *s) { atomic_store(&s->cancel.asked, true); }
+
+void hearth_session_uncancel(hearth_session *s) { atomic_store(&s->cancel.asked, false); }
+
+hearth_status hearth_session_get_stats(const hearth_session *s, hearth_stats *out)
+{
+    hearth_stats r = s->stats;
+    r.neurons_active = atomic_load(&s->forward.n_active);
+    r.neurons_total = atomic_load(&s->forward.n_neurons);
+    r.kv_bytes = ht_state_bytes(&s->state);
+    r.scratch_bytes = s->forward.bytes;
+    HT_RESULT(out, &r);
+    return HEARTH_OK;
+}

@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Every variant of the many-token products against token-by-token __ref dot products, bit for bit: all types, odd
+ * shapes, forbidden pages around weights, activations, output and scratch. A failure names the variant, type, shape and
+ * seed. */
+#include <criterion/criterion.h>
+
+#include "cpu/dot.h"
+#include "cpu/gemm.h"
+#include "tests/cpu/check_dot_data.h"
+
+static const struct q8_case {
+    ht_isa isa;
+    ht_gemm_q8_fn *fn;
+    const char *name;
+} q8_cases[] = {
+#define HT_GEMM_Q8(isa, fn) { HT_ISA_##isa, fn, #fn },
+#define HT_GEMM_F32(isa, fn)
+#include "cpu/gemm.inc"
+#undef HT_GEMM_Q8
+#undef HT_GEMM_F32
+};
+
+static const struct f32_case {
+    ht_isa isa;
+    ht_gemm_f32_fn *fn;
+    const char *name;
+} f32_cases[] = {
+#define HT_GEMM_Q8(isa, fn)
+#define HT_GEMM_F32(isa, fn) { HT_ISA_##isa, fn, #fn },
+#include "cpu/gemm.inc"
+#undef HT_GEMM_Q8
+#undef HT_GEMM_F32
+};
+
+/* Weights, output of the variant, output of the reference, scratch. */
+typedef struct shape {
+    ht_type type;
+    uint32_t n_rows, n_tok, k;
+    size_t pad, ldy, stride;
+    guard w, y, want, scratch;
+} shape;
+
+static void shape_open(shape *s, uint64_t *seed)
+{
+    s->stride = ht_type_row_bytes(ht_type_get(s->type), s->k) + s->pad;
+    s->ldy = s->n_rows + (s->pad ? 3 : 0);
+    const size_t n_y = s->ldy * (s->n_tok - 1) + s->n_rows;
+    s->w = guard_alloc(s->stride * s->n_rows - s->pad, true);
+    s->y = guard_alloc(4 * n_y, true);
+    s->want = guard_alloc(4 * n_y, true);
+    s->scratch = guard_alloc((ht_gemm_scratch_bytes(s->k) + 63) / 64 * 64, true);
+    for (uint32_t i = 0; i < s->n_rows; i++)
+        fill_weights(s->type, (uint8_t *)s->w.p + i * s->stride, s->k, seed);
+}
+
+/* Also what lies between the rows of y must be as it was. */
+static bool shape_close(shape *s)
+{
+    bool same = !memcmp(s->y.p, s->want.p, 4 * (s->ldy * (s->n_tok - 1) + s->n_rows));
+    guard_free(&s->w), guard_free(&s->y), guard_free(&s->want), guard_free(&s->scratch);
+    return same;
+}
+
+static bool same_q8(ht_gemm_q8_fn *fn, ht_type type, uint32_t n_rows, uint32_t n_tok, uint32_t k, size_t pad,
+                    uint64_t seed)
+{
+    shape s = { .type = type, .n_rows = n_rows, .n_tok = n_tok, .k = k, .pad = pad };
+    const uint32_t xstride = k + (pad ? 32 : 0);
+    const size_t n_x = (size_t)xstride * (n_tok - 1) + k;
+    guard q = guard_alloc(n_x, true), d = guard_alloc(n_x / 32 * 4, true), sum = guard_alloc(n_x / 16 * 2, true);
+    const ht_q8 x = { q.p, d.p, sum.p, xstride };
+
+    shape_open(&s, &seed);
+    for (size_t t = 0; t < n_tok; t++)
+        fill_q8(x.q + t * xstride, x.d + t * xstride / 32, x.s + t * xstride / 16, k, &seed);
+    ht_gemm_q8__ref(s.want.p, s.ldy, type, s.w.p, s.stride, n_rows, &x, n_tok, k, s.scratch.p);
+    fn(s.y.p, s.ldy, type, s.w.p, s.stride, n_rows, &x, n_tok, k, s.scratch.p);
+    guard_free(&q), guard_free(&d), guard_free(&sum);
+    return shape_close(&s);
+}
+
+static bool same_f32(ht_gemm_f32_fn *fn, ht_type type, uint32_t n_rows, uint32_t n_tok, uint32_t k, size_t pad,
+                     uint64_t seed)
+{
+    shape s = { .type = type, .n_rows = n_rows, .n_tok = n_tok, .k = k, .pad = pad };
+    const size_t ldx = k + (pad ? 5 : 0), n_x = ldx * (n_tok - 1) + k;
+    guard g = guard_alloc(4 * n_x, true);
+    float *x = g.p;
+
+    shape_open(&s, &seed);
+    for (size_t t = 0; t < n_tok; t++)
+        for (size_t i = 0; i < k; i++)
+            x[t * ldx + i] = rnd_float(&seed) * (rnd(&seed) & 31 ? 1.0f : 0x1p-120f);
+    ht_gemm_f32__ref(s.want.p, s.ldy, type, s.w.p, s.stride, n_rows, x, ldx, n_tok, k, s.scratch.p);
+    fn(s.y.p, s.ldy, type, s.w.p, s.stride, n_rows, x, ldx, n_tok, k, s.scratch.p);
+    guard_free(&g);
+    return shape_close(&s);
+}
+
+static const struct {
+    uint32_t rows, tokens;
+} counts[] = { { 1, 2 }, { 16, 16 }, { 17, 9 }, { 5, 33 }, { 32, 3 }, { 3, 25 }, { 40, 8 }, { 16, 70 } };
+enum { N_COUNTS = sizeof counts / sizeof *counts };
+
+/* k of shape number i: up to 5 blocks of 256, or 35 of 32, or any number of floats; once more than a chunk of the tile.
+ */
+static uint32_t pick_k(const ht_type_info *t, uint32_t i)
+{
+    if (i == 5)
+        return t->block == 1 ? 4099 : 4096 + t->block;
+    return t->block == 256 ? 256 * (1 + i % 5) : t->block == 32 ? 32 * (1 + 7 * i % 35) : 1 + 41 * i % 300;
+}
+
+Test(check_gemm, q8_every_variant_equals_ref, .timeout = 300)
+{
+    for (size_t c = 0; c < sizeof q8_cases / sizeof *q8_cases; c++) {
+        if (q8_cases[c].isa == HT_ISA_REF || q8_cases[c].isa > ht_isa_best())
+            continue;
+        for (uint32_t type = 0; type < HT_TYPE_MAX; type++) {
+            const ht_type_info *t = ht_type_get(type);
+            for (uint32_t i = 0; t && t->quantised && i < N_COUNTS; i++) {
+                const uint32_t k = pick_k(t, i);
+                const size_t pad = i % 2 ? 6 : 0;
+                cr_expect(same_q8(q8_cases[c].fn, (ht_type)type, counts[i].rows, counts[i].tokens, k, pad, 77 + i),
+                          "%s: %s, rows %u, tokens %u, k %u, pad %zu, seed %u differs from __ref", q8_cases[c].name,
+                          t->name, counts[i].rows, counts[i].tokens, k, pad, 77 + i);
+            }
+        }
+    }
+}
+
+Test(check_gemm, f32_every_variant_equals_ref, .timeout = 300)
+{
+    for (size_t c = 0; c < sizeof f32_cases / sizeof *f32_cases; c++) {
+        if (f32_cases[c].isa == HT_ISA_REF || f32_cases[c].isa > ht_isa_best())
+            continue;
+        for (uint32_t type = 0; type < HT_TYPE_MAX; type++) {
+            const ht_type_info *t = ht_type_get(type);
+            for (uint32_t i = 0; t && i < 3 * N_COUNTS; i++) {
+                const uint32_t k = pick_k(t, i), rows = counts[i % N_COUNTS].rows, tokens = counts[i % N_COUNTS].tokens;
+                const size_t pad = i % 2 ? 6 : 0;
+                if (i >= N_COUNTS && t->quantised)
+                    continue;
+                cr_expect(same_f32(f32_cases[c].fn, (ht_type)type, rows, tokens, k, pad, 77 + i),
+                          "%s: %s, rows %u, tokens %u, k %u, pad %zu, seed %u differs from __ref", f32_cases[c].name,
+                          t->name, rows, tokens, k, pad, 77 + i);
+            }
+        }
+    }
+}
+
+/* A thread's scratch stays modest for the widest models. */
+Test(check_gemm, scratch_is_bounded)
+{
+    cr_expect_leq(ht_gemm_scratch_bytes(16384), (size_t)1 << 20);
+    cr_expect_geq(ht_gemm_scratch_bytes(1), (size_t)1);
+}

@@ -1,0 +1,384 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Micro-benchmark of the weight kernels on one core: every variant of the lists in cpu/, from cache and from memory,
+ * beside the read bandwidth and the peak arithmetic measured in the same run. Reads internal headers on purpose; not
+ * part of the hearth command.
+ *
+ *   micro [--csv] [--type q4_k] [--isa avx2] [--k 4096] [--ram-mib 512] [--tokens 512] [--only
+ * dot_q8|dot_f32|gemm_q8|gemm_f32]
+ *
+ * Figures are the best of several passes. GB/s counts stored bytes of weights. */
+#include <inttypes.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "cpu/dot.h"
+#include "cpu/gemm.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+enum { L2_BYTES = 768 << 10 };
+
+static struct {
+    bool csv;
+    int type, isa;
+    uint32_t k, tokens;
+    size_t ram;
+    const char *only;
+} opt = { .type = -1, .isa = -1, .k = 4096, .tokens = 512, .ram = (size_t)512 << 20 };
+
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static uint64_t rnd(uint64_t *s)
+{
+    *s += 0x9e3779b97f4a7c15u;
+    uint64_t z = *s;
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+    return z ^ z >> 31;
+}
+
+/* Any bytes are weights; only the scales must be numbers, or denormals and NaNs would be what is timed. No
+ * half-precision number whose top bits are 001 is either, so every byte gets them: good enough for every place a scale
+ * may lie. */
+static void fill(uint8_t *w, size_t n)
+{
+    const size_t part = n < 4 << 20 ? n : 4 << 20;
+    uint64_t s = 1;
+    for (size_t i = 0; i < part; i++)
+        w[i] = (uint8_t)((rnd(&s) >> 32 & 0x9f) | 0x20);
+    for (size_t i = part; i < n; i += part)
+        memcpy(w + i, w, n - i < part ? n - i : part);
+}
+
+/* ---- peaks ----------------------------------------------------------------------------------------------------- */
+
+static volatile uint64_t sink;
+
+#if defined(__x86_64__)
+__attribute__((target("avx2"))) static void read_all(const uint8_t *p, size_t n)
+{
+    __m256i a = _mm256_setzero_si256(), b = a, c = a, d = a;
+    for (size_t i = 0; i + 128 <= n; i += 128) {
+        a = _mm256_xor_si256(a, _mm256_loadu_si256((const __m256i *)(p + i)));
+        b = _mm256_xor_si256(b, _mm256_loadu_si256((const __m256i *)(p + i + 32)));
+        c = _mm256_xor_si256(c, _mm256_loadu_si256((const __m256i *)(p + i + 64)));
+        d = _mm256_xor_si256(d, _mm256_loadu_si256((const __m256i *)(p + i + 96)));
+        _mm_prefetch((const char *)p + i + 4096, _MM_HINT_T0);
+        _mm_prefetch((const char *)p + i + 4096 + 64, _MM_HINT_T0);
+    }
+    a = _mm256_xor_si256(_mm256_xor_si256(a, b), _mm256_xor_si256(c, d));
+    sink = (uint64_t)_mm256_extract_epi64(a, 0);
+}
+
+#define TEN(x) x(0) x(1) x(2) x(3) x(4) x(5) x(6) x(7) x(8) x(9)
+#define LOOP(type, zero, step, n, sum)                                                                                 \
+    type a[10];                                                                                                        \
+    for (int i = 0; i < 10; i++)                                                                                       \
+        a[i] = zero;                                                                                                   \
+    for (long r = 0; r < (n); r++) {                                                                                   \
+        TEN(step)                                                                                                      \
+    }                                                                                                                  \
+    for (int i = 1; i < 10; i++)                                                                                       \
+        a[0] = sum(a[0], a[i]);
+
+/* Multiply-adds per second of a loop that touches registers only. */
+__attribute__((target("avx512f,avx512bw,avx512vnni"))) static double peak_int8(void)
+{
+    const long n = 20000000;
+    __m512i w = _mm512_set1_epi8(3), x = _mm512_set1_epi8(5);
+    double t = now();
+    __asm__ volatile("" : "+v"(w), "+v"(x));
+#define STEP(i) a[i] = _mm512_dpbusd_epi32(a[i], w, x);
+    LOOP(__m512i, _mm512_setzero_si512(), STEP, n, _mm512_add_epi32)
+#undef STEP
+    sink = (uint64_t)_mm_extract_epi64(_mm512_castsi512_si128(a[0]), 0);
+    return 10.0 * 64 * (double)n / (now() - t);
+}
+
+__attribute__((target("avx512f"))) static double peak_f32(void)
+{
+    const long n = 20000000;
+    __m512 w = _mm512_set1_ps(1e-9f), x = _mm512_set1_ps(0.5f);
+    double t = now();
+    __asm__ volatile("" : "+v"(w), "+v"(x));
+#define STEP(i) a[i] = _mm512_fmadd_ps(w, x, a[i]);
+    LOOP(__m512, _mm512_setzero_ps(), STEP, n, _mm512_add_ps)
+#undef STEP
+    sink = (uint64_t)_mm512_cvtss_f32(a[0]);
+    return 10.0 * 16 * (double)n / (now() - t);
+}
+
+__attribute__((target("avx2"))) static double peak_int8_avx2(void)
+{
+    const long n = 20000000;
+    const __m256i one = _mm256_set1_epi16(1);
+    __m256i w = _mm256_set1_epi8(3), x = _mm256_set1_epi8(5);
+    double t = now();
+    __asm__ volatile("" : "+x"(w), "+x"(x));
+#define STEP(i)                                                                                                        \
+    __asm__ volatile("" : "+x"(w));                                                                                    \
+    a[i] = _mm256_add_epi32(a[i], _mm256_madd_epi16(_mm256_maddubs_epi16(w, x), one));
+    LOOP(__m256i, _mm256_setzero_si256(), STEP, n, _mm256_add_epi32)
+#undef STEP
+    sink = (uint64_t)_mm256_extract_epi64(a[0], 0);
+    return 10.0 * 32 * (double)n / (now() - t);
+}
+
+__attribute__((target("avx2,fma"))) static double peak_f32_avx2(void)
+{
+    const long n = 20000000;
+    __m256 w = _mm256_set1_ps(1e-9f), x = _mm256_set1_ps(0.5f);
+    double t = now();
+    __asm__ volatile("" : "+x"(w), "+x"(x));
+#define STEP(i) a[i] = _mm256_fmadd_ps(w, x, a[i]);
+    LOOP(__m256, _mm256_setzero_ps(), STEP, n, _mm256_add_ps)
+#undef STEP
+    sink = (uint64_t)_mm256_cvtss_f32(a[0]);
+    return 10.0 * 8 * (double)n / (now() - t);
+}
+#else
+static void read_all(const uint8_t *p, size_t n)
+{
+    uint64_t a[8] = { 0 }, v;
+    for (size_t i = 0; i + 64 <= n; i += 64)
+        for (int j = 0; j < 8; j++) {
+            memcpy(&v, p + i + 8 * j, 8);
+            a[j] ^= v;
+        }
+    sink = a[0] ^ a[1] ^ a[2] ^ a[3] ^ a[4] ^ a[5] ^ a[6] ^ a[7];
+}
+#endif
+
+/* Peak of the widest instructions that level `isa` may use; 0: not known here. */
+static double peak(ht_isa isa, bool int8)
+{
+#if defined(__x86_64__)
+    if (isa >= HT_ISA_AVX512)
+        return int8 ? peak_int8() : peak_f32();
+    if (isa == HT_ISA_AVX2)
+        return int8 ? peak_int8_avx2() : peak_f32_avx2();
+#endif
+    (void)int8;
+    return 0;
+}
+
+static double read_bandwidth(const uint8_t *p, size_t n, int passes)
+{
+    double best = 0;
+    for (int i = 0; i < passes; i++) {
+        double t = now();
+        read_all(p, n);
+        t = now() - t;
+        if ((double)n / t > best)
+            best = (double)n / t;
+    }
+    return best;
+}
+
+/* ---- kernels --------------------------------------------------------------------------------------------------- */
+
+static uint8_t *weights;
+static float *xf, *y;
+static int8_t *xq;
+static float *xd;
+static int16_t *xs;
+static void *scratch;
+static double ram_bps, cache_bps;
+
+/* One call over n_rows rows. */
+typedef struct bench {
+    const char *kind, *name;
+    ht_type type;
+    ht_isa isa;
+    ht_dot_q8_fn *dot_q8;
+    ht_dot_f32_fn *dot_f32;
+    ht_gemm_q8_fn *gemm_q8;
+    ht_gemm_f32_fn *gemm_f32;
+} bench;
+
+static void call(const bench *b, size_t stride, uint32_t n_rows)
+{
+    if (b->dot_q8)
+        b->dot_q8(y, weights, stride, n_rows, &(ht_q8_row){ xq, xd, xs }, opt.k);
+    if (b->dot_f32)
+        b->dot_f32(y, weights, stride, n_rows, xf, opt.k);
+    if (b->gemm_q8)
+        b->gemm_q8(y, n_rows, b->type, weights, stride, n_rows, &(ht_q8){ xq, xd, xs, opt.k }, opt.tokens, opt.k,
+                   scratch);
+    if (b->gemm_f32)
+        b->gemm_f32(y, n_rows, b->type, weights, stride, n_rows, xf, opt.k, opt.tokens, opt.k, scratch);
+}
+
+/* Seconds of the best call within about `budget` seconds, at least `calls`. */
+static double best_call(const bench *b, size_t stride, uint32_t n_rows, double budget, int calls)
+{
+    double best = 1e9, end = now() + budget;
+    for (int i = 0; i < calls || now() < end; i++) {
+        double t = now();
+        call(b, stride, n_rows);
+        t = now() - t;
+        if (t < best)
+            best = t;
+    }
+    return best;
+}
+
+static bool wanted(const bench *b)
+{
+    if (b->isa > ht_isa_best() || (opt.isa >= 0 && (int)b->isa != opt.isa))
+        return false;
+    if (opt.type >= 0 && (int)b->type != opt.type)
+        return false;
+    return (!opt.only || !strcmp(opt.only, b->kind)) && opt.k % ht_type_get(b->type)->block == 0;
+}
+
+static void run_dot(const bench *b)
+{
+    const size_t stride = ht_type_row_bytes(ht_type_get(b->type), opt.k);
+    const uint32_t few = (uint32_t)(L2_BYTES / stride), all = (uint32_t)(opt.ram / stride);
+    if (!wanted(b))
+        return;
+    double cache = (double)(stride * few) / best_call(b, stride, few, 0.1, 3);
+    double ram = 0, read = 1;                    /* turn by turn, so that what else the machine does meets both alike */
+    for (int i = 0; i < 5 && cache > 1e9; i++) { /* slow kernels say nothing about memory */
+        double v = (double)(stride * all) / best_call(b, stride, all, 0, 1), r = read_bandwidth(weights, opt.ram, 1);
+        ram = v > ram ? v : ram;
+        read = r > read ? r : read;
+    }
+    if (opt.csv)
+        printf("%s,%s,%s,%s,%" PRIu32 ",,%.3g,%.3g,%.4f,\n", b->kind, b->name, ht_type_get(b->type)->name,
+               ht_isa_name(b->isa), opt.k, cache, ram, ram / read);
+    else
+        printf("%-34s %8.2f GB/s cache  %8.2f GB/s memory  %5.1f %% of read bandwidth\n", b->name, cache / 1e9,
+               ram / 1e9, 100 * ram / read);
+    fflush(stdout);
+}
+
+static void run_gemm(const bench *b, bool int8)
+{
+    const size_t stride = ht_type_row_bytes(ht_type_get(b->type), opt.k);
+    const uint32_t n_rows = 256;
+    if (!wanted(b))
+        return;
+    double macs = 0, top = 0; /* turn by turn, as above */
+    for (int i = 0; i < 4; i++) {
+        double v = (double)n_rows * opt.k * opt.tokens / best_call(b, stride, n_rows, 0.08, 2), p = peak(b->isa, int8);
+        macs = v > macs ? v : macs;
+        top = p > top ? p : top;
+    }
+    if (opt.csv)
+        printf("%s,%s,%s,%s,%" PRIu32 ",%" PRIu32 ",,,,%.4f\n", b->kind, b->name, ht_type_get(b->type)->name,
+               ht_isa_name(b->isa), opt.k, opt.tokens, top > 0 ? macs / top : 0);
+    else
+        printf("%-34s %-8s %4" PRIu32 " tokens %8.1f G multiply-adds/s  %5.1f %% of peak\n", b->name,
+               ht_type_get(b->type)->name, opt.tokens, macs / 1e9, top > 0 ? 100 * macs / top : 0);
+    fflush(stdout);
+}
+
+static int usage(void)
+{
+    fprintf(stderr, "usage: micro [--csv] [--type T] [--isa I] [--k K] [--ram-mib N] [--tokens N] [--only KIND]\n");
+    return 2;
+}
+
+static bool parse(int argc, char **argv)
+{
+    for (int i = 1; i < argc; i++) {
+        if (!strcmp(argv[i], "--csv")) {
+            opt.csv = true;
+            continue;
+        }
+        if (i + 1 == argc)
+            return false;
+        const char *name = argv[i], *v = argv[++i];
+        if (!strcmp(name, "--type")) {
+            if ((opt.type = ht_type_by_name(v)) < 0)
+                return false;
+        } else if (!strcmp(name, "--isa")) {
+            if ((opt.isa = ht_isa_by_name(v)) < 0)
+                return false;
+        } else if (!strcmp(name, "--k")) {
+            opt.k = (uint32_t)strtoul(v, NULL, 10);
+        } else if (!strcmp(name, "--ram-mib")) {
+            opt.ram = (size_t)strtoul(v, NULL, 10) << 20;
+        } else if (!strcmp(name, "--tokens")) {
+            opt.tokens = (uint32_t)strtoul(v, NULL, 10);
+        } else if (!strcmp(name, "--only")) {
+            opt.only = v;
+        } else {
+            return false;
+        }
+    }
+    return opt.k >= 32 && opt.k % 32 == 0 && opt.k <= 65536 && opt.tokens > 0 && opt.tokens <= 4096 &&
+           opt.ram >= L2_BYTES;
+}
+
+int main(int argc, char **argv)
+{
+    if (!parse(argc, argv))
+        return usage();
+    const size_t n_x = (size_t)opt.k * opt.tokens, n_rows_max = opt.ram / (opt.k / 8) + 256 * (size_t)opt.tokens;
+    weights = aligned_alloc(4096, (opt.ram + 4095) / 4096 * 4096);
+    xf = calloc(n_x, 4), xq = calloc(n_x, 1), xd = calloc(n_x / 32, 4), xs = calloc(n_x / 16, 2);
+    y = calloc(n_rows_max, 4);
+    scratch = aligned_alloc(64, (ht_gemm_scratch_bytes(opt.k) + 63) / 64 * 64);
+    if (!weights || !xf || !xq || !xd || !xs || !y || !scratch) {
+        fprintf(stderr, "micro: out of memory\n");
+        return 1;
+    }
+    uint64_t s = 2;
+    fill(weights, opt.ram);
+    for (size_t i = 0; i < n_x; i++) {
+        xf[i] = (float)(int64_t)rnd(&s) * 0x1p-63f;
+        xq[i] = (int8_t)((int)(rnd(&s) >> 32 & 0xfe) - 127);
+        xs[i / 16] = (int16_t)(xs[i / 16] + xq[i]);
+    }
+    for (size_t i = 0; i < n_x / 32; i++)
+        xd[i] = 0.01f;
+
+    cache_bps = read_bandwidth(weights, L2_BYTES, 200);
+    ram_bps = read_bandwidth(weights, opt.ram, 3);
+    if (opt.csv)
+        printf("kind,name,type,isa,k,tokens,cache_bytes_per_s,memory_bytes_per_s,memory_fraction,peak_fraction\n"
+               "read,read,,,,,%.3g,%.3g,1,\n",
+               cache_bps, ram_bps);
+    else
+        printf("best level %s; one core reads %.2f GB/s from cache (%d KiB), %.2f GB/s from memory (%zu MiB)\n",
+               ht_isa_name(ht_isa_best()), cache_bps / 1e9, L2_BYTES >> 10, ram_bps / 1e9, opt.ram >> 20);
+#define HT_DOT_Q8(t, i, fn)                                                                                            \
+    run_dot(&(bench){ .kind = "dot_q8", .name = #fn, .type = HT_##t, .isa = HT_ISA_##i, .dot_q8 = fn });
+#include "cpu/dot_q8.inc"
+#undef HT_DOT_Q8
+#define HT_DOT_F32(t, i, fn)                                                                                           \
+    run_dot(&(bench){ .kind = "dot_f32", .name = #fn, .type = HT_##t, .isa = HT_ISA_##i, .dot_f32 = fn });
+#include "cpu/dot_f32.inc"
+#undef HT_DOT_F32
+    for (uint32_t t = 0; t < HT_TYPE_MAX; t++) {
+        const ht_type_info *info = ht_type_get(t);
+        if (!info)
+            continue;
+#define HT_GEMM_Q8(i, fn)                                                                                              \
+    if (info->quantised && HT_ISA_##i != HT_ISA_REF)                                                                   \
+        run_gemm(&(bench){ .kind = "gemm_q8", .name = #fn, .type = (ht_type)t, .isa = HT_ISA_##i, .gemm_q8 = fn },     \
+                 true);
+#define HT_GEMM_F32(i, fn)                                                                                             \
+    if (HT_ISA_##i != HT_ISA_REF)                                                                                      \
+        run_gemm(&(bench){ .kind = "gemm_f32", .name = #fn, .type = (ht_type)t, .isa = HT_ISA_##i, .gemm_f32 = fn },   \
+                 false);
+#include "cpu/gemm.inc"
+#undef HT_GEMM_Q8
+#undef HT_GEMM_F32
+    }
+    free(weights), free(xf), free(xq), free(xd), free(xs), free(y), free(scratch);
+    return 0;
+}

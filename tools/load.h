@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What the commands that run a model do before they differ: find the file, read the prompt or the ids, open model,
+ * session and sampler as the flags say. Every function returns an exit status and has already told what went wrong. */
+#ifndef HT_TOOLS_LOAD_H
+#define HT_TOOLS_LOAD_H
+
+#include "tools/console.h"
+
+typedef struct ht_loaded {
+    hearth_model *model;
+    hearth_model_info info;
+    char path[4096];
+    double load_ms;
+} ht_loaded;
+
+/* What a command changes of what the flags say. */
+typedef struct ht_load_how {
+    hearth_precision precision; /* where --precision is not given */
+    bool vocab_only;
+    bool dense;                 /* sparsity off, whatever --sparsity says */
+    uint32_t threads;           /* 0: as --threads says */
+} ht_load_how;
+
+/* The MODEL that was given, else the one that ships: found beside the executable (../share/hearth/models of an
+ * installation, ../models of a build tree), then where this build was configured or is to be installed. */
+int ht_load_path(const ht_options *o, char *path, size_t path_bytes);
+/* The model that ships, or false. */
+bool ht_load_shipped(char *path, size_t path_bytes);
+/* Opens path, or what ht_load_path finds where path is NULL. */
+int ht_load_model(ht_loaded *l, const char *path, const ht_options *o, const ht_load_how *how);
+void ht_load_close(ht_loaded *l);
+/* n_ctx: the context where --ctx is not given, 0 for the library's choice. */
+int ht_load_session(hearth_session **s, const ht_loaded *l, const ht_options *o, uint32_t n_ctx);
+/* Flags first, then what the file suggests, then the defaults of the help text. *seed: the one in use. */
+int ht_load_sampler(hearth_sampler **sampler, const ht_loaded *l, const ht_options *o, uint64_t *seed);
+
+/* -p TEXT, -f FILE ("-": stdin) or a bare "-": the bytes as they are, with a terminating zero behind them; free.
+ * given: false where none was named (text NULL then). Two of them are wrong usage. */
+int ht_load_prompt(const ht_options *o, char **text, size_t *n, bool *given);
+/* Everything that can be read from path ("-": stdin), zero-terminated; free. */
+int ht_load_file(const char *path, char **text, size_t *n);
+/* --tokens: "1,2,3" (spaces do as well) or the path of a .npy file; free. */
+int ht_load_tokens(const char *list, hearth_token **ids, size_t *n);
+/* Removes an output that was not finished, if it is a plain file (and not /dev/stdout or the like). */
+void ht_remove_file(const char *path);
+
+#endif

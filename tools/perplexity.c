@@ -1,0 +1,322 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * hearth perplexity: how well a model foretells a text, and how far its predictions are from another model's.
+ *
+ * The text's ids are cut into windows of --ctx, one after the other without overlap, the rest at the end left out.
+ * Each is computed from an empty context; where the file asks for BOS it takes the place of the window's first
+ * token. Of the positions from the middle of the window on, each but the last is scored by the token that follows
+ * it. This is what llama.cpp's perplexity tool does, so that figures can be compared. With --against a second model
+ * reads the same windows in step, a few positions at a time, so that no more than those logits are ever kept. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tools/commands.h"
+#include "tools/report.h"
+
+#define AT(member) offsetof(ht_options, member)
+
+enum { STEP = 32 }; /* positions computed at once where two models are compared: their logits have to be kept */
+
+static const ht_flag own_flags[] = {
+    { 'f', "file", "TEXT", HT_FLAG_TEXT, AT(file), 0, 0, NULL, NULL, "the text is in this file or pipe; - is stdin" },
+    { 'p', "prompt", "TEXT", HT_FLAG_TEXT, AT(prompt), 0, 0, NULL, NULL, "the text itself" },
+    { 0, "ctx", "N", HT_FLAG_INTEGER, AT(ctx), 4, 1 << 30, NULL, NULL, "length of a window in tokens; default 512" },
+    { 0, "windows", "N", HT_FLAG_INTEGER, AT(windows), 1, 1 << 30, NULL, NULL,
+      "score the first N windows only; default: all of them" },
+    { 0, "against", "MODEL2", HT_FLAG_TEXT, AT(against), 0, 0, NULL, NULL,
+      "compare with the predictions of this model; dense: of the same one with --sparsity off" },
+    { 0 },
+};
+
+typedef struct sums {
+    double nll, nll2;   /* of the tokens scored */
+    double nll_other;
+    double kl;
+    uint64_t n, same_top;
+    double *kls;        /* one per token scored, for the percentile */
+    size_t kls_room;
+} sums;
+
+typedef struct score {
+    sums *s;
+    const hearth_token *next; /* next[i]: the token that follows position i of this feed */
+    size_t n_vocab, n;        /* n: positions of the feed that are scored */
+    float *kept;              /* logits of the other model for this feed, [STEP][n_vocab]; NULL where there is none */
+    bool keeping;             /* this feed is the other model's */
+    bool out_of_memory;
+} score;
+
+/* The greatest logit, and the logarithm of the sum of exp(logit - greatest). */
+static size_t log_sum(const float *v, size_t n, double *log_of_sum)
+{
+    size_t best = 0;
+    double sum = 0;
+    for (size_t i = 1; i < n; i++)
+        if (v[i] > v[best])
+            best = i;
+    for (size_t i = 0; i < n; i++)
+        sum += (double)expf(v[i] - v[best]);
+    *log_of_sum = log(sum);
+    return best;
+}
+
+static bool add_comparison(score *c, const float *logits, const float *other, hearth_token next, double log_of_sum,
+                           size_t best)
+{
+    sums *s = c->s;
+    double log_other, kl = 0;
+    size_t best_other = log_sum(other, c->n_vocab, &log_other);
+    double shift = (double)other[best_other] + log_other, shift_own = (double)logits[best] + log_of_sum;
+    /* KL(other || this): the other model is the one to be kept to. */
+    for (size_t i = 0; i < c->n_vocab; i++) {
+        double log_p = (double)other[i] - shift, log_q = (double)logits[i] - shift_own;
+        if (log_p > -40)
+            kl += (double)expf((float)log_p) * (log_p - log_q);
+    }
+    if (s->n == s->kls_room) {
+        size_t room = 2 * s->kls_room + 4096;
+        double *more = realloc(s->kls, room * sizeof *more);
+        if (!more) {
+            c->out_of_memory = true;
+            return false;
+        }
+        s->kls = more;
+        s->kls_room = room;
+    }
+    s->kls[s->n] = kl;
+    s->kl += kl;
+    s->same_top += best == best_other;
+    s->nll_other += shift - (double)other[next];
+    return true;
+}
+
+static bool on_logits(void *user, size_t index, const float *logits)
+{
+    score *c = user;
+    if (index >= c->n)
+        return true;
+    if (c->keeping) {
+        memcpy(c->kept + index * c->n_vocab, logits, c->n_vocab * sizeof *logits);
+        return true;
+    }
+    double log_of_sum;
+    size_t best = log_sum(logits, c->n_vocab, &log_of_sum);
+    double nll = (double)logits[best] + log_of_sum - (double)logits[c->next[index]];
+    if (c->kept && !add_comparison(c, logits, c->kept + index * c->n_vocab, c->next[index], log_of_sum, best))
+        return false;
+    c->s->nll += nll;
+    c->s->nll2 += nll * nll;
+    c->s->n++;
+    return true;
+}
+
+/* One window through one or both models. */
+static hearth_status window(hearth_session *s, hearth_session *other, const hearth_token *ids, size_t n, score *c,
+                            hearth_error *err)
+{
+    size_t first = n / 2;
+    hearth_status st = hearth_session_rewind(s, 0, err);
+    if (st == HEARTH_OK && other)
+        st = hearth_session_rewind(other, 0, err);
+    if (st == HEARTH_OK && first)
+        st = hearth_session_feed(s, ids, first, NULL, NULL, err);
+    if (st == HEARTH_OK && other && first)
+        st = hearth_session_feed(other, ids, first, NULL, NULL, err);
+    /* The last token is only foretold, never read. */
+    for (size_t at = first; at + 1 < n && st == HEARTH_OK; at += c->n) {
+        c->n = n - 1 - at;
+        if (other && c->n > STEP)
+            c->n = STEP;
+        c->next = ids + at + 1;
+        if (other) {
+            c->keeping = true;
+            st = hearth_session_feed(other, ids + at, c->n, on_logits, c, err);
+            c->keeping = false;
+        }
+        if (st == HEARTH_OK)
+            st = hearth_session_feed(s, ids + at, c->n, on_logits, c, err);
+    }
+    return st;
+}
+
+static int ascending(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static int report(const ht_options *o, const ht_loaded *l, const ht_loaded *other, sums *s, const hearth_stats *stats,
+                  size_t n_windows, size_t n_ctx)
+{
+    if (!s->n)
+        return ht_usage_error("there is nothing to score");
+    double n = (double)s->n, nll = s->nll / n, ppl = exp(nll);
+    double variance = s->n > 1 ? (s->nll2 / n - nll * nll) / (n - 1) : NAN;
+    double nll_stderr = variance >= 0 ? sqrt(variance) : variance < 0 ? 0 : NAN;
+    double kl_mean = s->kl / n, kl_p99 = NAN, agree = (double)s->same_top / n;
+    double density = stats->neurons_total ? (double)stats->neurons_active / (double)stats->neurons_total : NAN;
+    if (other && s->n) {
+        qsort(s->kls, s->n, sizeof *s->kls, ascending);
+        kl_p99 = s->kls[(size_t)ceil(0.99 * n) - 1];
+    }
+    if (!o->json) {
+        printf("perplexity %.4f +- %.4f  (nll %.6f +- %.6f nat per token, %llu tokens scored in %zu windows of %zu)\n",
+               ppl, ppl * nll_stderr, nll, nll_stderr, (unsigned long long)s->n, n_windows, n_ctx);
+        if (other)
+            printf(
+                "against %s\n  perplexity there   %.4f\n  kl_divergence_mean %.6g nat\n  kl_divergence_p99  %.6g nat\n"
+                "  top1_agreement     %.4f\n",
+                !strcmp(o->against, "dense") ? "dense" : other->path, exp(s->nll_other / n), kl_mean, kl_p99, agree);
+        return ht_stdout_done(HT_EXIT_OK);
+    }
+    cJSON *j = cJSON_CreateObject();
+    ht_report_number(j, "perplexity", ppl);
+    ht_report_number(j, "perplexity_stderr", ppl * nll_stderr);
+    ht_report_number(j, "nll", nll);
+    ht_report_number(j, "nll_stderr", nll_stderr);
+    cJSON_AddNumberToObject(j, "tokens_scored", n);
+    cJSON_AddNumberToObject(j, "windows", (double)n_windows);
+    cJSON_AddNumberToObject(j, "ctx", (double)n_ctx);
+    cJSON_AddNumberToObject(j, "prompt_tokens", (double)stats->prompt_tokens);
+    ht_report_number(j, "prompt_tokens_per_s",
+                     stats->prompt_seconds > 0 ? (double)stats->prompt_tokens / stats->prompt_seconds : NAN);
+    ht_report_number(j, "activation_density", density);
+    ht_report_number(j, "kl_divergence_mean", other ? kl_mean : NAN);
+    ht_report_number(j, "kl_divergence_p99", other ? kl_p99 : NAN);
+    ht_report_number(j, "top1_agreement", other ? agree : NAN);
+    if (other) {
+        ht_report_text(j, "against", o->against, strlen(o->against));
+        ht_report_number(j, "perplexity_against", exp(s->nll_other / n));
+    }
+    ht_report_model(j, l);
+    return ht_report_print(j);
+}
+
+/* The ids of the text, cut and scored. */
+static int measure(const ht_options *o, const ht_loaded *l, const ht_loaded *other, hearth_token *ids, size_t n)
+{
+    size_t n_ctx = o->ctx.v > 0 ? (size_t)o->ctx.v : 512;
+    if (n < n_ctx) {
+        if (n < 4)
+            return ht_usage_error("the text is too short to score: %zu tokens", n);
+        ht_say("the text has %zu tokens, less than a window of %zu: one window of %zu", n, n_ctx, n);
+        n_ctx = n;
+    }
+    size_t n_windows = n / n_ctx;
+    if (o->windows.given && (uint64_t)o->windows.v < n_windows)
+        n_windows = (size_t)o->windows.v;
+    else if (o->windows.given && (uint64_t)o->windows.v > n_windows)
+        ht_say("the text has %zu windows of %zu tokens, fewer than the %lld asked for", n_windows, n_ctx,
+               (long long)o->windows.v);
+    hearth_session *s = NULL, *s_other = NULL;
+    hearth_error err = { 0 };
+    hearth_stats stats = { .size = sizeof stats };
+    sums total = { 0 };
+    score c = { .s = &total, .n_vocab = l->info.n_vocab };
+    ht_options sized = *o;
+    sized.ctx = (ht_integer){ (int64_t)n_ctx, true };
+    int status = ht_load_session(&s, l, &sized, 0);
+    if (!status && other) {
+        status = ht_load_session(&s_other, other, &sized, 0);
+        if (!status && !(c.kept = malloc(STEP * c.n_vocab * sizeof *c.kept))) {
+            ht_complain("out of memory");
+            status = HT_EXIT_FAILED;
+        }
+    }
+    ht_interrupt_session(s);
+    for (size_t w = 0; w < n_windows && !status; w++) {
+        hearth_token *first = ids + w * n_ctx;
+        if (l->info.add_bos && l->info.bos >= 0)
+            *first = l->info.bos;
+        hearth_status st = window(s, s_other, first, n_ctx, &c, &err);
+        if (st != HEARTH_OK && c.out_of_memory) {
+            ht_complain("out of memory");
+            status = HT_EXIT_FAILED;
+        } else if (st != HEARTH_OK) {
+            status = ht_call_failed(&err, false);
+        } else {
+            ht_detail("window %zu of %zu: perplexity so far %.4f", w + 1, n_windows, exp(total.nll / (double)total.n));
+            if (!ht_console_progress(NULL, "perplexity", w + 1, n_windows))
+                status = HT_EXIT_INTERRUPTED;
+        }
+    }
+    ht_interrupt_session(NULL);
+    ht_console_progress_end();
+    if (status == HT_EXIT_INTERRUPTED && total.n)
+        ht_complain("interrupted; perplexity of the first %llu tokens scored: %.4f", (unsigned long long)total.n,
+                    exp(total.nll / (double)total.n));
+    if (!status) {
+        hearth_session_get_stats(s, &stats);
+        status = report(o, l, other, &total, &stats, n_windows, n_ctx);
+    }
+    free(c.kept);
+    free(total.kls);
+    hearth_session_close(&s);
+    hearth_session_close(&s_other);
+    return status;
+}
+
+static int run(const ht_options *o)
+{
+    ht_load_how how = { .precision = HEARTH_PRECISION_FAST };
+    ht_loaded l = { 0 }, other = { 0 };
+    hearth_error err = { 0 };
+    hearth_token *ids = NULL;
+    size_t n_text = 0, n = 0;
+    char *text = NULL;
+    bool given;
+
+    int status = ht_load_prompt(o, &text, &n_text, &given);
+    if (!status && !given)
+        status = ht_usage_error("perplexity needs a text: -f TEXT, - for stdin, or -p");
+    if (status)
+        return status;
+    ht_interrupt_arm(true);
+    if ((status = ht_load_model(&l, NULL, o, &how)))
+        goto done;
+    if (o->against) {
+        bool dense = !strcmp(o->against, "dense");
+        how.dense = dense;
+        if ((status = ht_load_model(&other, dense ? l.path : o->against, o, &how)))
+            goto done;
+        if (other.info.n_vocab != l.info.n_vocab) {
+            ht_complain("%s has a vocabulary of %u tokens, %s one of %u: they cannot be compared", l.path,
+                        l.info.n_vocab, other.path, other.info.n_vocab);
+            status = HT_EXIT_FAILED;
+            goto done;
+        }
+    }
+    if (hearth_tokenize(l.model, text, n_text, true, false, &ids, &n, &err) != HEARTH_OK) {
+        status = ht_call_failed(&err, false);
+        goto done;
+    }
+    if (l.info.add_eos && n && ids[n - 1] == l.info.eos)
+        n--; /* the text may go on */
+    status = measure(o, &l, o->against ? &other : NULL, ids, n);
+done:
+    hearth_free(ids);
+    ht_load_close(&other);
+    ht_load_close(&l);
+    free(text);
+    return status;
+}
+
+const ht_command ht_command_perplexity = {
+    .name = "perplexity",
+    .arguments = "[MODEL] -f TEXT",
+    .summary = "perplexity over a text, and the distance from another model",
+    .text =
+        "The text is read in windows of --ctx tokens that do not overlap, each begun with BOS (in place of its first "
+        "token) "
+        "where the file asks for it; the second half of each is scored, as llama.cpp does; --windows N stops after N "
+        "of "
+        "them. --against adds the mean and the 99th percentile of the KL divergence KL(MODEL2 || MODEL) in nat and the "
+        "share of positions where both put the same token first.",
+    .max_positional = 1,
+    .takes_stdin = true,
+    .tables = { own_flags, ht_flags_model, ht_flags_talk },
+    .idle = { ht_flags_sampling },
+    .run = run,
+};
