@@ -67,7 +67,7 @@ static manner manner_of(ht_type type)
     }
 }
 
-/* The scratch, cut as in gemm_q8_avx512.c, for 8 rows. */
+/* The scratch, cut as in gemm_q8_avx512vnni.c, for 8 rows. */
 typedef struct tile {
     int8_t *w;
     float *d, *dm, *sc, *mn;

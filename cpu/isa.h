@@ -1,19 +1,33 @@
 /* SPDX-License-Identifier: MIT
- * SIMD levels of the CPU executor. A level includes all before it. Threads: any; no state. */
+ * SIMD levels of the CPU executor. Threads: any; no state. */
 #ifndef HT_CPU_ISA_H
 #define HT_CPU_ISA_H
 
-/* name as --isa spells it; slow to fast */
-#define HT_ISA_LIST(X) X(REF, "ref") X(AVX2, "avx2") X(AVX512, "avx512") X(AVX512VNNI, "avx512vnni")
+#include <stdbool.h>
+
+/* X(level, name as --isa spells it, the levels before it whose instructions it has too). Slow to fast. x86: AVX512 is F, BW,
+ * VL and DQ (Skylake-X on), AVX512VNNI adds VNNI and VBMI (Ice Lake, Zen 4 on), AVXVNNI is VNNI in AVX's encoding without
+ * AVX-512 (Alder Lake on). ARM: DOTPROD is Armv8.2's sdot, I8MM Armv8.6's smmla. */
+#define HT_ISA_LIST(X)                                                                                                 \
+    X(REF, "ref", 0)                                                                                                   \
+    X(AVX2, "avx2", HT_ISA_BIT(REF))                                                                                   \
+    X(AVXVNNI, "avxvnni", HT_ISA_BIT(REF) | HT_ISA_BIT(AVX2))                                                          \
+    X(AVX512, "avx512", HT_ISA_BIT(REF) | HT_ISA_BIT(AVX2))                                                            \
+    X(AVX512VNNI, "avx512vnni", HT_ISA_BIT(REF) | HT_ISA_BIT(AVX2) | HT_ISA_BIT(AVX512))                               \
+    X(NEON, "neon", HT_ISA_BIT(REF))                                                                                   \
+    X(DOTPROD, "dotprod", HT_ISA_BIT(REF) | HT_ISA_BIT(NEON))                                                          \
+    X(I8MM, "i8mm", HT_ISA_BIT(REF) | HT_ISA_BIT(NEON) | HT_ISA_BIT(DOTPROD))
 
 typedef enum ht_isa {
-#define X(id, name) HT_ISA_##id,
+#define X(id, name, has) HT_ISA_##id,
     HT_ISA_LIST(X)
 #undef X
     HT_N_ISA
 } ht_isa;
+#define HT_ISA_BIT(id) (1u << HT_ISA_##id)
 
 ht_isa ht_isa_best(void);                 /* what this CPU and OS can run */
+bool ht_isa_has(ht_isa level, ht_isa of); /* whether kernels of `of` run at `level`; true for itself */
 const char *ht_isa_name(ht_isa isa);
 int ht_isa_by_name(const char *name);     /* -1: no such level */
 

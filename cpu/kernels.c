@@ -21,10 +21,10 @@ void ht_kernels_init(ht_kernels *k, ht_isa isa)
         k->dot_f32[t] = ht_dot_f32_pick((ht_type)t, isa, &name);
     }
 #define HT_GEMM_Q8(level, fn)                                                                                          \
-    if (HT_ISA_##level <= isa)                                                                                         \
+    if (ht_isa_has(isa, HT_ISA_##level))                                                                               \
         k->gemm_q8 = fn;
 #define HT_GEMM_F32(level, fn)                                                                                         \
-    if (HT_ISA_##level <= isa)                                                                                         \
+    if (ht_isa_has(isa, HT_ISA_##level))                                                                               \
         k->gemm_f32 = fn;
 #include "cpu/gemm.inc"
 #undef HT_GEMM_Q8

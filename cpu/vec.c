@@ -6,8 +6,8 @@ void ht_vec_kernels_init(ht_vec_kernels *v, ht_isa isa)
 {
     *v = ht_vec_kernels__ref;
 #if defined(__x86_64__)
-    if (isa >= HT_ISA_AVX2) *v = ht_vec_kernels__avx2;
-    if (isa >= HT_ISA_AVX512) *v = ht_vec_kernels__avx512;
+    if (ht_isa_has(isa, HT_ISA_AVX2)) *v = ht_vec_kernels__avx2;
+    if (ht_isa_has(isa, HT_ISA_AVX512)) *v = ht_vec_kernels__avx512;
 #else
     (void)isa;
 #endif

@@ -11,7 +11,16 @@ enum { PROBE_BYTES = 512 << 20 };
 static const char *isa_list(void)
 {
     /* One literal per level, so that nothing has to be built at run time. */
-    static const char *const lists[HT_N_ISA] = { "ref", "ref avx2", "ref avx2 avx512", "ref avx2 avx512 avx512vnni" };
+    static const char *const lists[HT_N_ISA] = {
+        [HT_ISA_REF] = "ref",
+        [HT_ISA_AVX2] = "ref avx2",
+        [HT_ISA_AVXVNNI] = "ref avx2 avxvnni",
+        [HT_ISA_AVX512] = "ref avx2 avx512",
+        [HT_ISA_AVX512VNNI] = "ref avx2 avx512 avx512vnni",
+        [HT_ISA_NEON] = "ref neon",
+        [HT_ISA_DOTPROD] = "ref neon dotprod",
+        [HT_ISA_I8MM] = "ref neon dotprod i8mm",
+    };
     return lists[ht_isa_best()];
 }
 

@@ -102,11 +102,12 @@ static inline uint32_t first_diff(const float *a, const float *b, uint32_t n)
         }                                                                                                              \
     } while (0)
 
-/* Tables of every level that this machine runs, ref first; returns how many. */
+/* A table for each level up to the best of this machine, ref first (again ref where it cannot run one between); returns how
+ * many. */
 static inline uint32_t vec_levels(ht_vec_kernels out[HT_N_ISA])
 {
     uint32_t n = (uint32_t)ht_isa_best() + 1;
-    for (uint32_t i = 0; i < n; i++) ht_vec_kernels_init(&out[i], (ht_isa)i);
+    for (uint32_t i = 0; i < n; i++) ht_vec_kernels_init(&out[i], ht_isa_has(ht_isa_best(), (ht_isa)i) ? (ht_isa)i : HT_ISA_REF);
     return n;
 }
 

@@ -79,7 +79,9 @@ static void check(const char *name)
             compute(&m, ids, (setting){ HT_ISA_REF, 1, 1, f32, kvs[k] }, want);
             for (size_t i = 0; i < (size_t)N_IDS * m.n_vocab; i++)
                 cr_assert(isfinite(want[i]));
-            for (int isa = HT_ISA_REF; isa <= (int)ht_isa_best(); isa++) {
+            for (int isa = HT_ISA_REF; isa < HT_N_ISA; isa++) {
+                if (!ht_isa_has(ht_isa_best(), (ht_isa)isa))
+                    continue;
                 static const struct {
                     uint32_t threads, batch;
                 } cuts[] = { { 1, 512 }, { 2, 7 }, { 3, 1 }, { 3, 512 } };

@@ -163,9 +163,9 @@ static void read_all(const uint8_t *p, size_t n)
 static double peak(ht_isa isa, bool int8)
 {
 #if defined(__x86_64__)
-    if (isa >= HT_ISA_AVX512)
+    if (ht_isa_has(isa, HT_ISA_AVX512))
         return int8 ? peak_int8() : peak_f32();
-    if (isa == HT_ISA_AVX2)
+    if (ht_isa_has(isa, HT_ISA_AVX2))
         return int8 ? peak_int8_avx2() : peak_f32_avx2();
 #endif
     (void)int8;
@@ -235,7 +235,7 @@ static double best_call(const bench *b, size_t stride, uint32_t n_rows, double b
 
 static bool wanted(const bench *b)
 {
-    if (b->isa > ht_isa_best() || (opt.isa >= 0 && (int)b->isa != opt.isa))
+    if (!ht_isa_has(ht_isa_best(), b->isa) || (opt.isa >= 0 && (int)b->isa != opt.isa))
         return false;
     if (opt.type >= 0 && (int)b->type != opt.type)
         return false;

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: MIT
  *
  * Dot products with 8-bit activations, AVX-512 with VNNI: types with blocks of 256, two of them (16 blocks of 32) per
- * step. See dot_q8_avx512.c for the scheme. Sub-block scales are integers and join the sums before any float: a float
+ * step. See dot_q8_avx512vnni.c for the scheme. Sub-block scales are integers and join the sums before any float: a float
  * that holds sum * scale is exact here, as every such product of these types stays below 2^24.
  *
  * Orders, slot 4L + j of the sums ->  K: block 2L + (j & 1) + 8 * (j >> 1).  R: block 2j + (L & 1) + 8 * (L >> 1).
  *                                     N: block 4L + j, the natural one.      T: block 4j + L.
  * Owner: no state. Threads: any. */
 #include "cpu/dot.h"
-#include "cpu/dot_avx512.h"
+#include "cpu/dot_avx512vnni.h"
 
 #define ORDER_K _mm512_setr_epi32(0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15)
 #define ORDER_K_INV _mm512_setr_epi32(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15)

@@ -17,7 +17,7 @@
 #include "cpu/gemm.h"
 #include "cpu/gemm_avx512.h"
 #include "cpu/gemm_tile.h"
-#include "cpu/gemm_unpack_avx512.h"
+#include "cpu/gemm_unpack_avx512vnni.h"
 
 enum {
     R = HT_GEMM_ROWS,

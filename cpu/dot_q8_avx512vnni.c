@@ -8,7 +8,7 @@
  * vpdpbusd wants unsigned weights: they are shifted by a constant c, and c * sum(x), which all rows share, is taken
  * off. Owner: no state. Threads: any. */
 #include "cpu/dot.h"
-#include "cpu/dot_avx512.h"
+#include "cpu/dot_avx512vnni.h"
 
 /* Block of slot i; its own inverse. */
 #define ORDER_T _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15)

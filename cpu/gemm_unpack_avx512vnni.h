@@ -6,7 +6,7 @@
 #ifndef HT_CPU_GEMM_UNPACK_AVX512_H
 #define HT_CPU_GEMM_UNPACK_AVX512_H
 
-#include "cpu/dot_avx512.h"
+#include "cpu/dot_avx512vnni.h"
 
 enum { HT_UNPACK_256 = 256 };
 
@@ -69,7 +69,7 @@ HT_INLINE void ht_put_half(float *d, const uint8_t *p)
     _mm256_store_ps(d, _mm256_broadcastss_ps(_mm_cvtph_ps(_mm_cvtsi32_si128(h))));
 }
 
-/* Scales and minima of Q4_K and Q5_K; see add_wide in dot_q8_k_avx512.c. */
+/* Scales and minima of Q4_K and Q5_K; see add_wide in dot_q8_k_avx512vnni.c. */
 HT_INLINE void ht_unpack_wide(const uint8_t *p, const ht_canon *c)
 {
     const __m128i head = _mm_loadu_si128((const __m128i *)(const void *)p);
