@@ -29,7 +29,7 @@ const ht_flag ht_flags_model[] = {
       "relu2, "
       "fatrelu:T, drelu) is understood for every gated architecture; may be repeated" },
     { 0, "isa", "NAME", HT_FLAG_TEXT, AT(isa), 0, 0, NULL, NULL,
-      "at most this SIMD level (ref, avx2, avx512, avx512vnni); default: the best found" },
+      "at most this SIMD level (`hearth hardware` lists what runs here); default: the best found" },
     { 0, "ctx", "N", HT_FLAG_INTEGER, AT(ctx), 1, 1 << 30, NULL, NULL,
       "context length in tokens; default: the model's trained length, or what fits" },
     { 0, "kv-type", "T", HT_FLAG_CHOICE, AT(kv_type), 0, 0, "f16|f32|q8_0|q4_0", NULL,
