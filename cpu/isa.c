@@ -8,52 +8,78 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
-
-/* Register state that the OS saves and restores (XCR0). Without it the instructions fault, whatever cpuid says. */
-static uint32_t saved_state(void)
-{
-    uint32_t lo, hi;
-    __asm__ volatile("xgetbv" : "=a"(lo), "=d"(hi) : "c"(0));
-    return lo;
-}
-
-static ht_isa best_x86(void)
-{
-    enum { XMM_YMM = 0x06, XMM_YMM_ZMM = 0xe6, AVX_VNNI = 1 << 4 };
-    uint32_t a, b, c, d, n7, b7, c7;
-
-    if (!__get_cpuid(1, &a, &b, &c, &d))
-        return HT_ISA_REF;
-    const uint32_t want1 = bit_OSXSAVE | bit_AVX | bit_FMA | bit_F16C;
-    if ((c & want1) != want1)
-        return HT_ISA_REF;
-    uint32_t state = saved_state();
-    if ((state & XMM_YMM) != XMM_YMM)
-        return HT_ISA_REF;
-    if (!__get_cpuid_count(7, 0, &n7, &b7, &c7, &d))
-        return HT_ISA_REF;
-    const uint32_t want7 = bit_AVX2 | bit_BMI | bit_BMI2;
-    if ((b7 & want7) != want7)
-        return HT_ISA_REF;
-
-    const uint32_t want512 = bit_AVX512F | bit_AVX512BW | bit_AVX512VL | bit_AVX512DQ;
-    const uint32_t want512c = bit_AVX512VNNI | bit_AVX512VBMI;
-    if ((state & XMM_YMM_ZMM) == XMM_YMM_ZMM && (b7 & want512) == want512)
-        return (c7 & want512c) == want512c ? HT_ISA_AVX512VNNI : HT_ISA_AVX512;
-    /* A subleaf that the CPU does not have reads as zero, or as the last one of an old CPU: leaf 7 tells how many. */
-    if (n7 >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & AVX_VNNI))
-        return HT_ISA_AVXVNNI;
-    return HT_ISA_AVX2;
-}
 #endif
+
+/* Bits of the words of ht_cpuid. */
+enum {
+    ECX1_FMA = 1 << 12, ECX1_OSXSAVE = 1 << 27, ECX1_AVX = 1 << 28, ECX1_F16C = 1 << 29,
+    EBX7_BMI1 = 1 << 3, EBX7_AVX2 = 1 << 5, EBX7_BMI2 = 1 << 8, EBX7_AVX512F = 1 << 16, EBX7_AVX512DQ = 1 << 17,
+    EBX7_AVX512BW = 1 << 30,
+    ECX7_AVX512VBMI = 1 << 1, ECX7_AVX512VNNI = 1 << 11,
+    EAX7_1_AVXVNNI = 1 << 4,
+    XCR0_YMM = 0x06, /* xmm, ymm */
+    XCR0_ZMM = 0xe6  /* and masks, zmm0..15, zmm16..31 */
+};
+#define EBX7_AVX512VL (1u << 31) /* beyond an int */
+
+static bool all_of(uint32_t word, uint32_t bits)
+{
+    return (word & bits) == bits;
+}
+
+unsigned ht_isa_from_cpuid(const ht_cpuid *w)
+{
+    unsigned set = HT_ISA_BIT(REF);
+
+    /* Without its state saved an instruction faults, whatever cpuid says. */
+    if (!all_of(w->ecx1, ECX1_OSXSAVE | ECX1_AVX | ECX1_FMA | ECX1_F16C) || !all_of(w->xcr0, XCR0_YMM) ||
+        !all_of(w->ebx7, EBX7_AVX2 | EBX7_BMI1 | EBX7_BMI2))
+        return set;
+    set |= HT_ISA_BIT(AVX2);
+    /* A subleaf that the CPU does not have reads as zero, or as the last one of an old CPU: leaf 7 tells how many. */
+    if (w->eax7 >= 1 && all_of(w->eax7_1, EAX7_1_AVXVNNI))
+        set |= HT_ISA_BIT(AVXVNNI);
+    if (!all_of(w->xcr0, XCR0_ZMM) || !all_of(w->ebx7, EBX7_AVX512F | EBX7_AVX512DQ | EBX7_AVX512BW | EBX7_AVX512VL))
+        return set;
+    set |= HT_ISA_BIT(AVX512);
+    if (all_of(w->ecx7, ECX7_AVX512VNNI | ECX7_AVX512VBMI))
+        set |= HT_ISA_BIT(AVX512VNNI);
+    return set;
+}
+
+/* HT_ISA_BIT of every level that runs here. */
+static unsigned levels(void)
+{
+#if defined(__x86_64__)
+    ht_cpuid w = { 0 };
+    uint32_t a, b, c, d;
+    if (__get_cpuid(1, &a, &b, &w.ecx1, &d) && (w.ecx1 & ECX1_OSXSAVE))
+        __asm__ volatile("xgetbv" : "=a"(w.xcr0), "=d"(d) : "c"(0));
+    if (__get_cpuid_count(7, 0, &w.eax7, &w.ebx7, &w.ecx7, &d) && w.eax7 >= 1)
+        __get_cpuid_count(7, 1, &w.eax7_1, &b, &c, &d);
+    unsigned set = ht_isa_from_cpuid(&w);
+#ifdef HEARTH_EMULATE /* a test build: the levels above AVX2 are compiled for AVX2 */
+    if (set & HT_ISA_BIT(AVX2))
+        set |= HT_ISA_BIT(AVXVNNI) | HT_ISA_BIT(AVX512) | HT_ISA_BIT(AVX512VNNI);
+#endif
+    return set;
+#else
+    return HT_ISA_BIT(REF);
+#endif
+}
 
 ht_isa ht_isa_best(void)
 {
-#if defined(__x86_64__)
-    return best_x86();
-#else
-    return HT_ISA_REF;
-#endif
+    const unsigned set = levels();
+    int best = HT_N_ISA - 1;
+    while (!(set >> best & 1))
+        best--;
+    return (ht_isa)best;
+}
+
+bool ht_isa_runs(ht_isa level)
+{
+    return (unsigned)level < HT_N_ISA && (levels() >> level & 1);
 }
 
 static const char *const isa_names[HT_N_ISA] = {

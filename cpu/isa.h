@@ -4,6 +4,7 @@
 #define HT_CPU_ISA_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 /* X(level, name as --isa spells it, the levels before it whose instructions it has too). Slow to fast. x86: AVX512 is F, BW,
  * VL and DQ (Skylake-X on), AVX512VNNI adds VNNI and VBMI (Ice Lake, Zen 4 on), AVXVNNI is VNNI in AVX's encoding without
@@ -26,9 +27,18 @@ typedef enum ht_isa {
 } ht_isa;
 #define HT_ISA_BIT(id) (1u << HT_ISA_##id)
 
-ht_isa ht_isa_best(void);                 /* what this CPU and OS can run */
+ht_isa ht_isa_best(void);                 /* the last of the levels that run here */
+bool ht_isa_runs(ht_isa level);           /* whether this CPU and OS (or the emulation of a test build) can run it */
 bool ht_isa_has(ht_isa level, ht_isa of); /* whether kernels of `of` run at `level`; true for itself */
 const char *ht_isa_name(ht_isa isa);
 int ht_isa_by_name(const char *name);     /* -1: no such level */
+
+/* What an x86-64 says of itself: cpuid's leaf 1 (ecx), leaf 7 (eax: its last subleaf), leaf 7 subleaf 1, and XCR0, the register
+ * state that the OS saves and restores. Zero where the CPU has no such leaf, or where the OS has not enabled xgetbv. */
+typedef struct ht_cpuid {
+    uint32_t ecx1, eax7, ebx7, ecx7, eax7_1, xcr0;
+} ht_cpuid;
+
+unsigned ht_isa_from_cpuid(const ht_cpuid *words); /* HT_ISA_BIT of every level that runs there */
 
 #endif

@@ -8,20 +8,13 @@
 
 enum { PROBE_BYTES = 512 << 20 };
 
-static const char *isa_list(void)
+/* The names of the levels that run here, space-separated. */
+static void list_levels(char *to, size_t bytes)
 {
-    /* One literal per level, so that nothing has to be built at run time. */
-    static const char *const lists[HT_N_ISA] = {
-        [HT_ISA_REF] = "ref",
-        [HT_ISA_AVX2] = "ref avx2",
-        [HT_ISA_AVXVNNI] = "ref avx2 avxvnni",
-        [HT_ISA_AVX512] = "ref avx2 avx512",
-        [HT_ISA_AVX512VNNI] = "ref avx2 avx512 avx512vnni",
-        [HT_ISA_NEON] = "ref neon",
-        [HT_ISA_DOTPROD] = "ref neon dotprod",
-        [HT_ISA_I8MM] = "ref neon dotprod i8mm",
-    };
-    return lists[ht_isa_best()];
+    size_t n = 0;
+    for (int i = 0; i < HT_N_ISA && n < bytes; i++)
+        if (ht_isa_runs((ht_isa)i))
+            n += (size_t)snprintf(to + n, bytes - n, "%s%s", n ? " " : "", ht_isa_name((ht_isa)i));
 }
 
 hearth_status hearth_hardware_read(hearth_hardware *out, bool measure, const char *path, hearth_error *error)
@@ -45,7 +38,7 @@ hearth_status hearth_hardware_read(hearth_hardware *out, bool measure, const cha
     h.numa_nodes = t->n_numa;
     h.default_threads = t->quota && t->quota < t->n_perf_cores ? t->quota : t->n_perf_cores;
     h.isa = ht_isa_name(ht_isa_best());
-    h.isa_all = isa_list();
+    list_levels(h.isa_all, sizeof h.isa_all);
     h.l1d_bytes = t->l1d_bytes;
     h.l2_bytes = t->l2_bytes;
     h.l3_bytes = t->l3_bytes;

@@ -98,7 +98,7 @@ static ht_status open_executor(hearth_model *m, const hearth_model_params *p, ht
         int isa = ht_isa_by_name(p->isa);
         if (isa < 0)
             return ht_fail(err, HT_EINVAL, "\"%.40s\" is no SIMD level of this program", p->isa);
-        if (!ht_isa_has(best, (ht_isa)isa))
+        if (!ht_isa_runs((ht_isa)isa))
             return ht_fail(err, HT_EINVAL, "this processor has no %s; its best level is %s", p->isa, ht_isa_name(best));
         m->isa = (ht_isa)isa;
     }

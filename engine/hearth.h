@@ -324,7 +324,8 @@ typedef struct hearth_hardware {
     char cpu[128];
     uint32_t packages, cores, performance_cores, hardware_threads, numa_nodes; /* that this process may use */
     uint32_t default_threads;
-    const char *isa, *isa_all; /* level chosen; all levels that run here, space-separated */
+    const char *isa;           /* SIMD level chosen */
+    char isa_all[96];          /* all levels that run here, space-separated */
     uint64_t l1d_bytes, l2_bytes, l3_bytes; /* of one core; L3 as shared */
     uint64_t ram_total_bytes, ram_available_bytes; /* a cgroup's limit counted */
     /* measured, bytes per second, 1 thread and default_threads; 0: not measured */

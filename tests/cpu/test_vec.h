@@ -107,7 +107,7 @@ static inline uint32_t first_diff(const float *a, const float *b, uint32_t n)
 static inline uint32_t vec_levels(ht_vec_kernels out[HT_N_ISA])
 {
     uint32_t n = (uint32_t)ht_isa_best() + 1;
-    for (uint32_t i = 0; i < n; i++) ht_vec_kernels_init(&out[i], ht_isa_has(ht_isa_best(), (ht_isa)i) ? (ht_isa)i : HT_ISA_REF);
+    for (uint32_t i = 0; i < n; i++) ht_vec_kernels_init(&out[i], ht_isa_runs((ht_isa)i) ? (ht_isa)i : HT_ISA_REF);
     return n;
 }
 

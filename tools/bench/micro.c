@@ -235,7 +235,7 @@ static double best_call(const bench *b, size_t stride, uint32_t n_rows, double b
 
 static bool wanted(const bench *b)
 {
-    if (!ht_isa_has(ht_isa_best(), b->isa) || (opt.isa >= 0 && (int)b->isa != opt.isa))
+    if (!ht_isa_runs(b->isa) || (opt.isa >= 0 && (int)b->isa != opt.isa))
         return false;
     if (opt.type >= 0 && (int)b->type != opt.type)
         return false;
