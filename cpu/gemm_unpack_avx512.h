@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: MIT
  *
- * 256 weights of the frequent types for the AVX-512 integer products: the canonical form (engine/base/types.h), but q
- * made unsigned by a constant of the type, as vpdpbusd wants it. With few tokens unpacking is most of the work, hence
- * by hand; ht_type_unpack does the other types and the ends of rows. Owner: no state. Threads: any. */
+ * 256 weights of the frequent types for the AVX-512 integer products: the canonical form (engine/base/types.h), but q plus a
+ * constant of the type, as vpdpbusd or vpmaddubsw (HT_VNNI 0) wants it. With few tokens unpacking is most of the work,
+ * hence by hand; ht_type_unpack does the other types and the ends of rows. Owner: no state. Threads: any. */
 #ifndef HT_CPU_GEMM_UNPACK_AVX512_H
 #define HT_CPU_GEMM_UNPACK_AVX512_H
 
-#include "cpu/dot_avx512vnni.h"
+#include "cpu/dot_q8_avx512.h"
 
 enum { HT_UNPACK_256 = 256 };
 
-/* What is added to the weights of a type. */
+/* What is added to the weights of a type: with VNNI so much that they are unsigned, without so little that sums of products
+ * fit in 16 bits (0 where that cannot be: the weights stay signed). */
 HT_INLINE int ht_unpack_plus(ht_type type)
 {
     switch (type) {
@@ -19,7 +20,18 @@ HT_INLINE int ht_unpack_plus(ht_type type)
     case HT_Q6_K: return 32;
     case HT_Q4_K:
     case HT_Q5_K: return 0;
+#if HT_VNNI
     default: return 128;
+#else
+    case HT_Q5_0: return 16;
+    case HT_Q3_K: return 4;
+    case HT_TQ1_0:
+    case HT_TQ2_0: return 1;
+    case HT_IQ3_S: return 15; /* odd numbers up to 15 */
+    case HT_IQ1_S:
+    case HT_IQ1_M: return 9; /* 8 g +- 1 */
+    default: return 0;
+#endif
     }
 }
 
@@ -54,7 +66,7 @@ HT_INLINE void ht_unpack_q8_0(const uint8_t *p, uint8_t *q, float *d)
     uint16_t h[8];
     for (unsigned b = 0; b < 8; b++, p += 34) {
         __m256i v = _mm256_loadu_si256((const __m256i *)(const void *)(p + 2));
-        _mm256_store_si256((__m256i *)(void *)(q + 32 * b), _mm256_xor_si256(v, _mm256_set1_epi8((char)0x80)));
+        _mm256_store_si256((__m256i *)(void *)(q + 32 * b), _mm256_xor_si256(v, _mm256_set1_epi8((char)HT_WIDE_PLUS)));
         memcpy(&h[b], p, 2);
     }
     __m128i w = _mm_setr_epi16((short)h[0], (short)h[1], (short)h[2], (short)h[3], (short)h[4], (short)h[5],
@@ -69,7 +81,7 @@ HT_INLINE void ht_put_half(float *d, const uint8_t *p)
     _mm256_store_ps(d, _mm256_broadcastss_ps(_mm_cvtph_ps(_mm_cvtsi32_si128(h))));
 }
 
-/* Scales and minima of Q4_K and Q5_K; see add_wide in dot_q8_k_avx512vnni.c. */
+/* Scales and minima of Q4_K and Q5_K; see add_wide in dot_q8_k_avx512_body.h. */
 HT_INLINE void ht_unpack_wide(const uint8_t *p, const ht_canon *c)
 {
     const __m128i head = _mm_loadu_si128((const __m128i *)(const void *)p);
@@ -135,28 +147,29 @@ HT_INLINE void ht_unpack_q6_k(const uint8_t *p, uint8_t *q, const ht_canon *c)
     ht_put_half(c->d, p + 208);
 }
 
-/* n elements of a row: q + plus as unsigned bytes, the rest as canonical. The arrays hold 256 elements, 64-byte
+/* n elements of a row: q + plus as bytes, the rest as canonical. The arrays hold 256 elements, 64-byte
  * aligned. */
 HT_INLINE void ht_unpack_unsigned(ht_type type, const uint8_t *p, uint32_t n, const ht_canon *c)
 {
-    const __m512i iq4 =
-        _mm512_broadcast_i32x4(_mm_setr_epi8(1, 24, 45, 63, 79, 93, 106, 118, (char)129, (char)141, (char)153,
-                                             (char)166, (char)181, (char)197, (char)217, (char)241));
-    const __m512i fp4 =
-        _mm512_broadcast_i32x4(_mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0));
+    const __m512i iq4 = ht_values_iq4();
     uint8_t *q = (uint8_t *)c->q;
 
     if (n == HT_UNPACK_256) {
         switch (type) {
         case HT_Q4_0: ht_unpack_nibbles(p, 18, 2, NULL, q, c->d); return;
         case HT_IQ4_NL: ht_unpack_nibbles(p, 18, 2, &iq4, q, c->d); return;
-        case HT_MXFP4:
+#if HT_VNNI
+        case HT_MXFP4: {
+            const __m512i fp4 =
+                _mm512_broadcast_i32x4(_mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0));
             ht_unpack_nibbles(p, 17, 1, &fp4, q, c->d);
             for (unsigned b = 0; b < 8; b++) {
                 const uint32_t e = p[17 * b], bits = e < 2 ? 0x200000u << e : (e - 1) << 23; /* 2^(e - 128) */
                 memcpy(c->d + b, &bits, 4);
             }
             return;
+        }
+#endif
         case HT_Q8_0: ht_unpack_q8_0(p, q, c->d); return;
         case HT_Q4_K: ht_unpack_q4_k(p, q, c); return;
         case HT_Q5_K: ht_unpack_q5_k(p, q, c); return;

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT
  *
- * What the AVX-512 VNNI dot products share: loads that stop at the end of a row, the transposing sums, the loop over rows.
- * Only for files compiled with AVX-512 (F, BW, VL, DQ, VNNI, VBMI). Owner: no state. Threads: any. */
-#ifndef HT_CPU_DOT_AVX512VNNI_H
-#define HT_CPU_DOT_AVX512VNNI_H
+ * What the integer products of both AVX-512 levels share: loads that stop at the end of a row, products of bytes, the
+ * transposing sums, the loop over rows. The file that includes it sets HT_VNNI: 1 where it is compiled with VNNI and VBMI,
+ * 0 where with AVX-512 F, BW, VL and DQ only. Owner: no state. Threads: any. */
+#ifndef HT_CPU_DOT_Q8_AVX512_H
+#define HT_CPU_DOT_Q8_AVX512_H
 
 #include <stddef.h>
 #include <stdint.h>
@@ -29,13 +30,38 @@ HT_INLINE __m512i ht_load_lane3(__m512i v, const uint8_t *p, ptrdiff_t left)
     return _mm512_mask_loadu_epi8(v, _bzhi_u64(~0ull, left < 0 ? 0 : (unsigned)left) & ~0ull << 48, p);
 }
 
-/* Bytes [off + S * L, + 16) in lanes L = 0, 1, 2 of a register loaded from the first of four blocks; [0, 16) in lane 3.
- */
+/* Bytes [off + S * L, + 16) of a, which holds the first of four blocks of S bytes, in lanes L = 0, 1, 2, and [0, 16) in lane
+ * 3; ht_lane3 replaces lane 3 of `to` by 16 bytes of a from `at`. Without VBMI only words move: off, S and at are even. */
+#if HT_VNNI
 #define HT_LANES(off, S)                                                                                               \
     _mm512_add_epi8(                                                                                                   \
         _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)),                   \
         _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_setr_m128i(_mm_set1_epi8(off), _mm_set1_epi8((off) + (S)))),  \
                            _mm256_zextsi128_si256(_mm_set1_epi8((off) + 2 * (S))), 1))
+HT_INLINE __m512i ht_lanes(__m512i a, int off, int S)
+{
+    return _mm512_permutexvar_epi8(HT_LANES((char)off, (char)S), a);
+}
+HT_INLINE __m512i ht_lane3(__m512i to, __m512i a, int at)
+{
+    return _mm512_mask_permutexvar_epi8(to, ~0ull << 48, _mm512_add_epi8(HT_LANES(0, 0), _mm512_set1_epi8((char)at)), a);
+}
+#else
+#define HT_LANES(off, S)                                                                                               \
+    _mm512_add_epi16(_mm512_broadcast_i32x4(_mm_setr_epi16(0, 1, 2, 3, 4, 5, 6, 7)),                                   \
+                     _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_setr_m128i(                                      \
+                                            _mm_set1_epi16((off) / 2), _mm_set1_epi16(((off) + (S)) / 2))),            \
+                                        _mm256_zextsi128_si256(_mm_set1_epi16((off) / 2 + (S))), 1))
+HT_INLINE __m512i ht_lanes(__m512i a, int off, int S)
+{
+    return _mm512_permutexvar_epi16(HT_LANES((short)off, (short)S), a);
+}
+HT_INLINE __m512i ht_lane3(__m512i to, __m512i a, int at)
+{
+    const __m512i from = _mm512_add_epi16(HT_LANES(0, 0), _mm512_set1_epi16((short)(at / 2)));
+    return _mm512_mask_permutexvar_epi16(to, 0xff000000u, from, a);
+}
+#endif
 
 /* Word `off` (in bytes, even) of each of four blocks, in slots 4L + j for every j: masks pick the slots of one j. */
 #define HT_WORDS(off, S)                                                                                               \
@@ -50,7 +76,7 @@ HT_INLINE __m512i ht_load_nibbles(const uint8_t *p, ptrdiff_t left, int off, int
 {
     *head = ht_load64(p, left);
     const int at = 3 * S + off - 48;
-    return ht_load_lane3(_mm512_permutexvar_epi8(HT_LANES((char)off, (char)S), *head), p + at, left - at);
+    return ht_load_lane3(ht_lanes(*head, off, S), p + at, left - at);
 }
 
 HT_INLINE __m512i ht_low_nibbles(__m512i v)
@@ -60,6 +86,59 @@ HT_INLINE __m512i ht_low_nibbles(__m512i v)
 HT_INLINE __m512i ht_high_nibbles(__m512i v)
 {
     return _mm512_and_si512(_mm512_srli_epi16(v, 4), _mm512_set1_epi8(15));
+}
+
+/* Products of bytes of u, unsigned and at most 64, with signed ones of x (at least -127), four by four in dwords. */
+HT_INLINE __m512i ht_products(__m512i u, __m512i x)
+{
+#if HT_VNNI
+    return _mm512_dpbusd_epi32(_mm512_setzero_si512(), u, x);
+#else
+    return _mm512_madd_epi16(_mm512_maddubs_epi16(u, x), _mm512_set1_epi16(1));
+#endif
+}
+
+/* The same of two registers each, together: pairs stay below 2^14, so that two fit in a word. */
+HT_INLINE __m512i ht_products2(__m512i u0, __m512i u1, __m512i x0, __m512i x1)
+{
+#if HT_VNNI
+    return _mm512_dpbusd_epi32(ht_products(u0, x0), u1, x1);
+#else
+    __m512i words = _mm512_add_epi16(_mm512_maddubs_epi16(u0, x0), _mm512_maddubs_epi16(u1, x1));
+    return _mm512_madd_epi16(words, _mm512_set1_epi16(1));
+#endif
+}
+
+/* The same for weights that fill a byte. vpdpbusd wants them plus 128, and the caller takes 128 * sum(x) off; vpmaddubsw's
+ * words would saturate then, so that without VNNI weights stay signed and lend their sign to x. */
+#if HT_VNNI
+enum { HT_WIDE_PLUS = 128 };
+HT_INLINE __m512i ht_products_wide(__m512i w, __m512i x)
+{
+    return ht_products(w, x);
+}
+HT_INLINE __m512i ht_products2_wide(__m512i w0, __m512i w1, __m512i x0, __m512i x1)
+{
+    return ht_products2(w0, w1, x0, x1);
+}
+#else
+enum { HT_WIDE_PLUS = 0 };
+HT_INLINE __m512i ht_products_wide(__m512i w, __m512i x)
+{
+    return ht_products(_mm512_abs_epi8(w), _mm512_mask_sub_epi8(x, _mm512_movepi8_mask(w), _mm512_setzero_si512(), x));
+}
+HT_INLINE __m512i ht_products2_wide(__m512i w0, __m512i w1, __m512i x0, __m512i x1)
+{
+    return _mm512_add_epi32(ht_products_wide(w0, x0), ht_products_wide(w1, x1));
+}
+#endif
+
+/* What the nibbles of the IQ4 types mean, plus HT_WIDE_PLUS. */
+HT_INLINE __m512i ht_values_iq4(void)
+{
+    return _mm512_add_epi8(_mm512_broadcast_i32x4(_mm_setr_epi8(-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38,
+                                                                53, 69, 89, 113)),
+                           _mm512_set1_epi8((char)HT_WIDE_PLUS));
 }
 
 /* Slot 4L + j of the result: the sum of the four dwords in lane L of v_j. */
