@@ -5,6 +5,7 @@
 #define HT_CPU_GEMM_AVX2_H
 
 #include <immintrin.h>
+#include <stdint.h>
 
 #define HT_INLINE static inline __attribute__((always_inline))
 

@@ -2,13 +2,17 @@
  *
  * Quantised weights times many tokens, AVX2.
  *
- * A tile of 8 rows is unpacked once: rows in lanes, four weights of a row per lane, eight registers to a block of 32. A
- * block's weights stay in registers while they meet the tokens; x comes in as broadcasts from memory. The sixteen
- * accumulators of the contract live in the first-level cache, [block mod 16][token][row].
+ * Tiles of 16 rows are unpacked once: rows in the lanes of two vectors, four weights of a row per lane, eight steps to
+ * a block of 32. Two vectors of rows meet four tokens at a time, whose x comes in as broadcasts from memory: eight sums
+ * in registers. Blocks are walked in the order of their number mod 16, so that one accumulator per row and token is in
+ * use at a time, and weights and x lie in memory in that order.
  *
- * vpmaddubsw multiplies unsigned by signed bytes and adds pairs in 16 bits. Weights are stored plus a constant of their
- * type that makes them unsigned and as small as can be, each sum starts at minus that constant times sum(x), and as
- * many pairs are added in 16 bits as their size allows (`grow`). Types that fill a byte lend their sign to x instead.
+ * vpmaddubsw multiplies unsigned by signed bytes and adds pairs in 16 bits, saturating, which no type here can reach.
+ * Its results are added in 16 bits as far as a type's weights allow (`groups`), a whole block of 4-bit weights, before
+ * vpmaddwd widens them and multiplies by the sub-block's scale. Where weights have a sign, x is made unsigned by adding
+ * 128, and the sums start at -128 times the sum of the weights; they may overflow on the way, which is undone again:
+ * arithmetic modulo 2^16 is exact where the result fits. Types that fill a byte are multiplied in 16 bits, which
+ * measured faster than to lend their sign to x.
  *
  * Few tokens do not pay for the unpacking: they go through the dot products, a tile of rows at a time.
  * Owner: no state; the scratch is the caller's (gemm_tile.h). Threads: any. */
@@ -16,178 +20,12 @@
 
 #include "cpu/dot.h"
 #include "cpu/gemm.h"
-#include "cpu/gemm_avx2.h"
-#include "cpu/gemm_tile.h"
-
-enum {
-    R = 8,
-    T = HT_GEMM_TOKENS,
-    CHUNK = 256 /* elements unpacked at a time */
-};
-
-/* How the sub-block scales enter. */
-typedef enum scaling {
-    PLAIN, /* always 1 */
-    BLOCK, /* one per block */
-    HALVES /* one per half of a block */
-} scaling;
-
-/* What a type's weights are made into. */
-typedef struct manner {
-    scaling how;
-    int plus; /* added to weights */
-    int grow; /* products of four that may be added in 16 bits: 8 (weights up to 16), 4 (32), 2 (64), 1 (129); 0: signed
-               */
-} manner;
-
-static manner manner_of(ht_type type)
-{
-    const ht_type_info *t = ht_type_get(type);
-    const scaling scaled = t->half_scales ? HALVES : BLOCK;
-
-    switch (type) {
-    case HT_Q4_0: return (manner){ PLAIN, 8, 8 };
-    case HT_Q4_1: return (manner){ PLAIN, 0, 8 };
-    case HT_Q5_0: return (manner){ PLAIN, 16, 4 };
-    case HT_Q5_1: return (manner){ PLAIN, 0, 4 };
-    case HT_TQ1_0:
-    case HT_TQ2_0: return (manner){ PLAIN, 1, 8 };
-    case HT_MXFP4: return (manner){ PLAIN, 12, 4 };
-    case HT_Q8_0:
-    case HT_IQ4_NL: return (manner){ PLAIN, 0, 0 };
-    case HT_Q2_K: return (manner){ scaled, 0, 4 };
-    case HT_Q3_K: return (manner){ scaled, 4, 4 };
-    case HT_Q4_K: return (manner){ scaled, 0, 8 };
-    case HT_Q5_K: return (manner){ scaled, 0, 4 };
-    case HT_Q6_K: return (manner){ scaled, 32, 2 };
-    case HT_IQ3_S: return (manner){ scaled, 15, 4 }; /* odd numbers up to 15 */
-    case HT_IQ1_S:
-    case HT_IQ1_M: return (manner){ scaled, 9, 4 }; /* 8 g +- 1 */
-    default: return (manner){ scaled, 0, 0 };
-    }
-}
-
-/* The scratch, cut as in gemm_q8_avx512vnni.c, for 8 rows. */
-typedef struct tile {
-    int8_t *w;
-    float *d, *dm, *sc, *mn;
-    float *xd, *xs;
-    int32_t *xc;
-    float *acc; /* [16][T][R] */
-} tile;
-
-static tile cut(void *scratch, size_t nb)
-{
-    uint8_t *p = scratch;
-    tile t;
-    t.w = (int8_t *)p, p += nb * 32 * R;
-    t.d = (float *)p, p += nb * R * 4;
-    t.dm = (float *)p, p += nb * R * 4;
-    t.sc = (float *)p, p += nb * R * 8;
-    t.mn = (float *)p, p += nb * R * 8;
-    t.xd = (float *)p, p += nb * T * 4;
-    t.xs = (float *)p, p += nb * T * 8;
-    t.xc = (int32_t *)p, p += nb * T * 8;
-    t.acc = (float *)p;
-    return t;
-}
+#include "cpu/gemm_q8_avx2.h"
 
 HT_INLINE __m256i load(const void *p)
 {
     return _mm256_loadu_si256((const __m256i *)p);
 }
-HT_INLINE void store(void *p, __m256i v)
-{
-    _mm256_store_si256((__m256i *)p, v);
-}
-
-/* ---- weights --------------------------------------------------------------------------------------------------- */
-
-/* Eight floats, or eight integers to floats, of each of 8 rows to 8 registers with rows in lanes. */
-HT_INLINE void turn_floats(float *to, const float *from, size_t apart)
-{
-    __m256i v[8];
-    for (size_t r = 0; r < 8; r++)
-        v[r] = load(from + r * apart);
-    ht_transpose8(v);
-    for (int i = 0; i < 8; i++)
-        store(to + 8 * i, v[i]);
-}
-
-HT_INLINE void turn_words(float *to, const int16_t *from, size_t apart)
-{
-    __m256i v[8];
-    for (size_t r = 0; r < 8; r++)
-        v[r] = _mm256_castps_si256(
-            _mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(_mm_loadu_si128((const __m128i *)(from + r * apart)))));
-    ht_transpose8(v);
-    for (int i = 0; i < 8; i++)
-        store(to + 8 * i, v[i]);
-}
-
-/* n_rows rows (at most 8) of weights into the tile; the lanes of missing rows repeat the last. */
-static void unpack_tile(const tile *t, ht_type type, const uint8_t *w, size_t stride, uint32_t n_rows, uint32_t k,
-                        manner m)
-{
-    const ht_type_info *info = ht_type_get(type);
-    const __m256i plus = _mm256_set1_epi8((char)m.plus);
-    _Alignas(32) int8_t q[R][CHUNK];
-    _Alignas(32) int16_t sc[R][CHUNK / 16] = { { 0 } }, mn[R][CHUNK / 16] = { { 0 } };
-    _Alignas(32) float d[R][CHUNK / 32] = { { 0 } }, dm[R][CHUNK / 32] = { { 0 } };
-
-    for (uint32_t i = 0; i < k; i += CHUNK) {
-        const uint32_t n = k - i < CHUNK ? k - i : CHUNK;
-        const size_t b = i / 32;
-        for (uint32_t r = 0; r < R; r++)
-            ht_type_unpack(type, w + (r < n_rows ? r : n_rows - 1) * stride + ht_type_row_bytes(info, i), n,
-                           &(ht_canon){ q[r], sc[r], mn[r], d[r], dm[r] });
-        for (uint32_t j = 0; j < n; j += 32) {
-            __m256i v[8];
-            for (int r = 0; r < R; r++)
-                v[r] = _mm256_add_epi8(load(q[r] + j), plus);
-            ht_transpose8(v);
-            for (int c = 0; c < 8; c++)
-                store(t->w + (size_t)(i + j) * R + 32 * c, v[c]);
-        }
-        turn_floats(t->d + b * R, d[0], CHUNK / 32);
-        if (m.how != PLAIN)
-            for (int h = 0; h < 2; h++)
-                turn_words(t->sc + (2 * b + 8 * (size_t)h) * R, sc[0] + 8 * h, CHUNK / 16);
-        if (info->has_min) {
-            turn_floats(t->dm + b * R, dm[0], CHUNK / 32);
-            for (int h = 0; h < 2; h++)
-                turn_words(t->mn + (2 * b + 8 * (size_t)h) * R, mn[0] + 8 * h, CHUNK / 16);
-        }
-    }
-}
-
-/* ---- activations ----------------------------------------------------------------------------------------------- */
-
-/* Scales, corrections and sums of n_tok <= T tokens from first: [round of 16 blocks][token][block], of halves twice. */
-static void arrange_x(const tile *t, const ht_q8 *x, uint32_t first, uint32_t n_tok, uint32_t k, int plus, bool halves)
-{
-    const uint32_t nb = k / 32;
-    for (uint32_t b = 0; b < nb; b += 16) {
-        const uint32_t n = nb - b < 16 ? nb - b : 16;
-        for (uint32_t i = 0; i < n_tok; i++) {
-            const size_t at = (size_t)(first + i) * x->stride / 32 + b, to = (size_t)b * T + 16 * i;
-            const int16_t *s = x->s + 2 * at;
-            memcpy(t->xd + to, x->d + at, n * sizeof(float));
-            if (halves)
-                for (uint32_t h = 0; h < 2 * n; h++) {
-                    t->xc[2 * to + h] = -plus * s[h];
-                    t->xs[2 * to + h] = s[h];
-                }
-            else
-                for (uint32_t h = 0; h < n; h++) {
-                    t->xc[to + h] = -plus * (s[2 * h] + s[2 * h + 1]);
-                    t->xs[to + h] = (float)(s[2 * h] + s[2 * h + 1]);
-                }
-        }
-    }
-}
-
-/* ---- products -------------------------------------------------------------------------------------------------- */
 
 HT_INLINE __m256i four(const int8_t *p)
 {
@@ -196,163 +34,228 @@ HT_INLINE __m256i four(const int8_t *p)
     return _mm256_set1_epi32(v);
 }
 
-/* Sum over n registers of weights, from number `from`; x: the block. */
-HT_INLINE __m256i dot(__m256i sum, const __m256i w[8], const __m256i size[8], const int8_t *x, int from, int n,
-                      int grow)
+/* Keeps the compiler from reordering sums into trees, which costs more registers than there are. */
+#define STAY(v) __asm__("" : "+x"(v))
+
+/* s[r][t] = sum over steps [i0, i1) of two vectors of weights with four tokens. */
+HT_INLINE void sum16(__m256i s[2][SIDE], const int8_t *w, const int8_t *x, const __m256i *start, bool offset, int i0,
+                     int i1)
 {
+#pragma GCC unroll 8
+    for (int i = i0; i < i1; i++) {
+        const __m256i w0 = load(w + 64 * i), w1 = load(w + 64 * i + 32);
+#pragma GCC unroll 4
+        for (int t = 0; t < SIDE; t++) {
+            const __m256i v = four(x + 32 * t + 4 * i);
+            __m256i a = offset ? _mm256_maddubs_epi16(v, w0) : _mm256_maddubs_epi16(w0, v);
+            __m256i b = offset ? _mm256_maddubs_epi16(v, w1) : _mm256_maddubs_epi16(w1, v);
+            if (i > i0)
+                a = _mm256_add_epi16(a, s[0][t]), b = _mm256_add_epi16(b, s[1][t]);
+            else if (offset)
+                a = _mm256_add_epi16(a, start[0]), b = _mm256_add_epi16(b, start[1]);
+            STAY(a);
+            STAY(b);
+            s[0][t] = a, s[1][t] = b;
+        }
+    }
+}
+
+/* The same of 16-bit weights to 32 bits, a whole block. */
+HT_INLINE void sum32(__m256i s[2][SIDE], const int8_t *w, const int8_t *x)
+{
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; i++) {
+        const __m256i w0 = load(w + 64 * i), w1 = load(w + 64 * i + 32);
+#pragma GCC unroll 4
+        for (int t = 0; t < SIDE; t++) {
+            const __m256i v = four(x + 64 * t + 4 * i);
+            __m256i a = _mm256_madd_epi16(v, w0), b = _mm256_madd_epi16(v, w1);
+            if (i)
+                a = _mm256_add_epi32(a, s[0][t]), b = _mm256_add_epi32(b, s[1][t]);
+            STAY(a);
+            STAY(b);
+            s[0][t] = a, s[1][t] = b;
+        }
+    }
+}
+
+/* One block of a tile with SIDE tokens. m, fresh (acc is taken for zero) are constants. */
+HT_INLINE void block_times(const int8_t *w, const __m256i *beside, const int8_t *x, const float *xd, const int32_t *xs,
+                           float *acc, manner m, bool fresh)
+{
+    const __m256i *sc = beside + 2 * (1 + (m.min != NO_MIN) + (m.min > MIN_ONE)), *start = sc + 2 * m.scales;
     const __m256i one = _mm256_set1_epi16(1);
-    if (grow == 0) {
-        for (int i = from; i < from + n; i++) {
-            __m256i p = _mm256_maddubs_epi16(size[i], _mm256_sign_epi8(four(x + 4 * i), w[i]));
-            sum = _mm256_add_epi32(sum, _mm256_madd_epi16(p, one));
+    __m256i s[2][SIDE], total[2][SIDE];
+
+    if (m.groups == 0)
+        sum32(total, w, x);
+#pragma GCC unroll 4
+    for (int g = 0; g < m.groups; g++) {
+        const int n = 8 / m.groups;
+        const __m256i *by = sc + (m.scales == 2 && 2 * g >= m.groups ? 2 : 0);
+        sum16(s, w, x, start + 2 * g, m.offset, n * g, n * g + n);
+#pragma GCC unroll 4
+        for (int t = 0; t < SIDE; t++)
+#pragma GCC unroll 2
+            for (int r = 0; r < 2; r++) {
+                const __m256i v = _mm256_madd_epi16(s[r][t], m.scales ? by[r] : one);
+                total[r][t] = g ? _mm256_add_epi32(total[r][t], v) : v;
+            }
+    }
+#pragma GCC unroll 4
+    for (int t = 0; t < SIDE; t++) {
+        const __m256 d = _mm256_broadcast_ss(xd + t);
+#pragma GCC unroll 2
+        for (int r = 0; r < 2; r++) {
+            float *p = acc + R * t + 8 * r;
+            __m256 sum = _mm256_cvtepi32_ps(total[r][t]), a = fresh ? _mm256_setzero_ps() : _mm256_load_ps(p);
+            if (m.groups == 0 && m.scales)
+                sum = _mm256_mul_ps(sum, _mm256_castsi256_ps(sc[r])); /* exact: integers below 2^24 */
+            a = _mm256_fmadd_ps(_mm256_mul_ps(_mm256_castsi256_ps(beside[r]), d), sum, a);
+            if (m.min != NO_MIN) {
+                __m256 low;
+                if (m.min == MIN_HALVES)
+                    low = _mm256_cvtepi32_ps(_mm256_madd_epi16(_mm256_set1_epi32(xs[t]), beside[4 + r]));
+                else
+                    low = _mm256_castsi256_ps(_mm256_set1_epi32(xs[t]));
+                if (m.min == MIN_BLOCK)
+                    low = _mm256_mul_ps(low, _mm256_castsi256_ps(beside[4 + r])); /* exact */
+                a = _mm256_fmadd_ps(_mm256_mul_ps(_mm256_castsi256_ps(beside[2 + r]), d), low, a);
+            }
+            _mm256_store_ps(p, a);
         }
-        return sum;
     }
-    for (int i = from; i < from + n; i += grow) {
-        __m256i p = _mm256_maddubs_epi16(w[i], four(x + 4 * i));
-        for (int j = i + 1; j < i + grow && j < from + n; j++)
-            p = _mm256_add_epi16(p, _mm256_maddubs_epi16(w[j], four(x + 4 * j)));
-        sum = _mm256_add_epi32(sum, _mm256_madd_epi16(p, one));
-    }
-    return sum;
 }
 
-/* The whole tile with n_tok <= T tokens, whose 8-bit rows begin at x. All but the first five arguments are constants.
- */
-HT_INLINE void tile_times(const tile *t, const int8_t *x, size_t stride, uint32_t n_tok, uint32_t k, scaling how,
-                          bool has_min, int grow)
+/* A tile of rows with the n_tok <= T tokens that are arranged, into t->acc. m is a constant. */
+HT_INLINE void tile_times(const tile *t, size_t number, uint32_t n_tok, uint32_t nb, manner m)
 {
-    const size_t each = how == HALVES ? 32 : 16, twice = each / 16;
-    memset(t->acc, 0, 16 * T * R * sizeof(float));
-    for (uint32_t b = 0; b < k / 32; b++) {
-        const int8_t *p = t->w + (size_t)b * 32 * R;
-        const __m256 d = _mm256_load_ps(t->d + (size_t)b * R);
-        const float *sc = t->sc + (size_t)b * 2 * R, *mn = t->mn + (size_t)b * 2 * R;
-        const size_t at = (size_t)(b / 16) * 16 * T + b % 16;
-        __m256i w[8], size[8];
+    const size_t n_w = m.groups ? 32 * R : 64 * R, n_x = m.groups ? 32 : 64, each = (size_t)n_beside(m) * 2;
+    const int8_t *w0 = t->w + number * t->round * 16 * n_w;
+    const __m256i *b0 = t->beside + number * t->round * 16 * each;
 
-        for (int j = 0; j < 8; j++) {
-            w[j] = load(p + 32 * j);
-            if (grow == 0)
-                size[j] = _mm256_abs_epi8(w[j]);
-        }
-        for (uint32_t i = 0; i < n_tok; i++) {
-            const int8_t *xb = x + i * stride + (size_t)b * 32;
-            const float *xs = t->xs + at * twice + each * i;
-            const int32_t *xc = t->xc + at * twice + each * i;
-            float *acc = t->acc + (b % 16 * T + i) * R;
-            const __m256 xd = _mm256_set1_ps(t->xd[at + 16 * i]);
-            __m256 sum, a = _mm256_load_ps(acc);
-            if (how == HALVES) {
-                sum = _mm256_cvtepi32_ps(dot(_mm256_set1_epi32(xc[0]), w, size, xb, 0, 4, grow));
-                sum = _mm256_mul_ps(sum, _mm256_load_ps(sc));
-                __m256 second = _mm256_cvtepi32_ps(dot(_mm256_set1_epi32(xc[1]), w, size, xb, 4, 4, grow));
-                sum = _mm256_fmadd_ps(second, _mm256_load_ps(sc + R), sum); /* exact: integers below 2^24 */
-            } else {
-                sum = _mm256_cvtepi32_ps(dot(_mm256_set1_epi32(xc[0]), w, size, xb, 0, 8, grow));
-                if (how == BLOCK)
-                    sum = _mm256_mul_ps(sum, _mm256_load_ps(sc));
+    for (uint32_t j = 0; j < 16; j++) {
+        float *acc = t->acc + (size_t)j * T * R;
+        if (j >= nb)
+            memset(acc, 0, T * R * sizeof *acc);
+        for (size_t p = j * t->round, b = j; b < nb; b += 16, p++)
+            for (uint32_t i = 0; i < n_tok; i += SIDE) {
+                const size_t at = p * T + i;
+                if (b == j)
+                    block_times(w0 + p * n_w, b0 + p * each, t->x + n_x * at, t->xd + at, t->xs + at, acc + i * R, m,
+                                true);
+                else
+                    block_times(w0 + p * n_w, b0 + p * each, t->x + n_x * at, t->xd + at, t->xs + at, acc + i * R, m,
+                                false);
             }
-            a = _mm256_fmadd_ps(_mm256_mul_ps(d, xd), sum, a);
-            if (has_min) {
-                __m256 m = _mm256_set1_ps(xs[0]);
-                if (how != PLAIN)
-                    m = _mm256_mul_ps(m, _mm256_load_ps(mn));
-                if (how == HALVES)
-                    m = _mm256_fmadd_ps(_mm256_set1_ps(xs[1]), _mm256_load_ps(mn + R), m);
-                a = _mm256_fmadd_ps(_mm256_mul_ps(_mm256_load_ps(t->dm + (size_t)b * R), xd), m, a);
-            }
-            _mm256_store_ps(acc, a);
-        }
     }
 }
 
-typedef void times_fn(const tile *t, const int8_t *x, size_t stride, uint32_t n_tok, uint32_t k);
-#define TILE_TIMES(name, how, has_min, grow)                                                                           \
-    static void name(const tile *t, const int8_t *x, size_t stride, uint32_t n_tok, uint32_t k)                        \
+typedef void times_fn(const tile *t, size_t number, uint32_t n_tok, uint32_t nb);
+#define TILE_TIMES(name, ...)                                                                                          \
+    static void name(const tile *t, size_t number, uint32_t n_tok, uint32_t nb)                                        \
     {                                                                                                                  \
-        tile_times(t, x, stride, n_tok, k, how, has_min, grow);                                                        \
+        tile_times(t, number, n_tok, nb, (manner){ __VA_ARGS__ });                                                     \
     }
-TILE_TIMES(plain_0, PLAIN, false, 0)
-TILE_TIMES(plain_4, PLAIN, false, 4)
-TILE_TIMES(plain_8, PLAIN, false, 8)
-TILE_TIMES(plain_min_4, PLAIN, true, 4)
-TILE_TIMES(plain_min_8, PLAIN, true, 8)
-TILE_TIMES(block_0, BLOCK, false, 0)
-TILE_TIMES(block_4, BLOCK, false, 4)
-TILE_TIMES(block_min_4, BLOCK, true, 4)
-TILE_TIMES(block_min_8, BLOCK, true, 8)
-TILE_TIMES(halves_0, HALVES, false, 0)
-TILE_TIMES(halves_2, HALVES, false, 2)
-TILE_TIMES(halves_4, HALVES, false, 4)
-TILE_TIMES(halves_min_4, HALVES, true, 4)
+TILE_TIMES(whole, 1, true, 0, NO_MIN)
+TILE_TIMES(whole_min, 1, false, 0, MIN_ONE)
+TILE_TIMES(whole_scaled, 1, true, 1, NO_MIN)
+TILE_TIMES(whole_scaled_min, 1, false, 1, MIN_BLOCK)
+TILE_TIMES(halves_min, 2, false, 0, MIN_ONE)
+TILE_TIMES(halves_scaled, 2, true, 2, NO_MIN)
+TILE_TIMES(halves_scaled_min, 2, false, 1, MIN_BLOCK)
+TILE_TIMES(halves_scaled_mins, 2, false, 2, MIN_HALVES)
+TILE_TIMES(quarters_scaled, 4, true, 1, NO_MIN)
+TILE_TIMES(quarters_halves, 4, true, 2, NO_MIN)
+TILE_TIMES(bytes, 0, false, 0, NO_MIN)
+TILE_TIMES(bytes_scaled, 0, false, 1, NO_MIN)
 
-static times_fn *pick(manner m, bool has_min)
+static times_fn *pick(manner m)
 {
-    switch (m.how) {
-    case PLAIN:
-        return has_min ? (m.grow == 8 ? plain_min_8 : plain_min_4) : m.grow == 8 ? plain_8 : m.grow ? plain_4 : plain_0;
-    case BLOCK: return has_min ? (m.grow == 8 ? block_min_8 : block_min_4) : m.grow ? block_4 : block_0;
-    default: return has_min ? halves_min_4 : m.grow == 4 ? halves_4 : m.grow ? halves_2 : halves_0;
+    switch (m.groups) {
+    case 0: return m.scales ? bytes_scaled : bytes;
+    case 1:
+        if (m.min != NO_MIN)
+            return m.scales ? whole_scaled_min : whole_min;
+        return m.scales ? whole_scaled : whole;
+    case 2:
+        if (m.min == NO_MIN)
+            return halves_scaled;
+        return m.min == MIN_HALVES ? halves_scaled_mins : m.scales ? halves_scaled_min : halves_min;
+    default: return m.scales == 2 ? quarters_halves : quarters_scaled;
     }
 }
 
 static __m256 tree(const float *acc)
 {
-    __m256 a[16];
-    for (int i = 0; i < 16; i++)
-        a[i] = _mm256_load_ps(acc + i * T * R);
-    for (int half = 8; half; half /= 2)
+    __m256 a[8];
+    for (int i = 0; i < 8; i++)
+        a[i] = _mm256_add_ps(_mm256_load_ps(acc + i * T * R), _mm256_load_ps(acc + (i + 8) * T * R));
+    for (int half = 4; half; half /= 2)
         for (int i = 0; i < half; i++)
             a[i] = _mm256_add_ps(a[i], a[i + half]);
     return a[0];
 }
 
-/* Tokens from which unpacking a tile beats the dot products (tools/bench/micro.c --tokens, Xeon, 2026-11). */
+/* Tokens from which unpacking a tile beats the dot products (EPYC of Zen 3, 64 rows of 2048, 2026-11). */
 static uint32_t enough_tokens(ht_type type)
 {
     switch (type) {
+    case HT_Q5_0:
+    case HT_Q5_1:
+    case HT_IQ1_S: return 3;
+    case HT_Q8_0:
+    case HT_Q2_K:
+    case HT_Q3_K:
+    case HT_TQ2_0: return 7;
+    case HT_Q4_K:
     case HT_IQ2_XXS:
     case HT_IQ2_XS:
     case HT_IQ2_S:
-    case HT_IQ3_XXS:
-    case HT_IQ3_S:
-    case HT_IQ1_S:
-    case HT_IQ1_M: return 5;
-    case HT_Q6_K: return 8;
-    default: return 12;
+    case HT_IQ4_NL:
+    case HT_IQ4_XS:
+    case HT_MXFP4:
+    case HT_TQ1_0: return 6;
+    default: return 4;
     }
 }
 
 void ht_gemm_q8__avx2(float *y, size_t ldy, ht_type type, const void *w, size_t stride, uint32_t n_rows, const ht_q8 *x,
                       uint32_t n_tok, uint32_t k, void *scratch)
 {
-    const char *name;
-    ht_dot_q8_fn *dot_rows = ht_dot_q8_pick(type, HT_ISA_AVX2, &name);
-    const manner m = manner_of(type);
-    times_fn *times = pick(m, ht_type_get(type)->has_min);
-    const tile t = cut(scratch, ht_gemm_blocks(k));
-    const uint32_t enough = enough_tokens(type);
+    const manner m = ht_gemm_avx2_manner(type);
+    times_fn *times = pick(m);
+    const tile t = ht_gemm_avx2_cut(scratch, k, m);
+    const uint32_t panel = ht_gemm_avx2_rows(k);
 
-    for (uint32_t r = 0; r < n_rows; r += R) {
-        const uint8_t *rows = (const uint8_t *)w + r * stride;
-        const uint32_t n = n_rows - r < R ? n_rows - r : R;
-
-        if (n_tok < enough) {
+    if (n_tok < enough_tokens(type)) {
+        const char *name;
+        ht_dot_q8_fn *dot_rows = ht_dot_q8_pick(type, HT_ISA_AVX2, &name);
+        for (uint32_t r = 0; r < n_rows; r += R)
             for (size_t i = 0; i < n_tok; i++) {
                 const size_t at = i * x->stride;
-                dot_rows(y + i * ldy + r, rows, stride, n, &(ht_q8_row){ x->q + at, x->d + at / 32, x->s + at / 16 },
-                         k);
+                dot_rows(y + i * ldy + r, (const uint8_t *)w + r * stride, stride, n_rows - r < R ? n_rows - r : R,
+                         &(ht_q8_row){ x->q + at, x->d + at / 32, x->s + at / 16 }, k);
             }
-            continue;
-        }
-        unpack_tile(&t, type, rows, stride, n, k, m);
+        return;
+    }
+    for (uint32_t r0 = 0; r0 < n_rows; r0 += panel) {
+        const uint32_t n = n_rows - r0 < panel ? n_rows - r0 : panel;
+        for (uint32_t r = 0; r < n; r += R)
+            ht_gemm_avx2_unpack(&t, r / R, type, (const uint8_t *)w + (r0 + r) * stride, stride, n - r < R ? n - r : R,
+                                k, m);
         for (uint32_t i = 0; i < n_tok; i += T) {
             const uint32_t n_now = n_tok - i < T ? n_tok - i : T;
-            arrange_x(&t, x, i, n_now, k, m.plus, m.how == HALVES);
-            times(&t, x->q + (size_t)i * x->stride, x->stride, n_now, k);
-            for (uint32_t j = 0; j < n_now; j++)
-                ht_store_lanes(y + (i + j) * ldy + r, tree(t.acc + (size_t)j * R), n);
+            ht_gemm_avx2_arrange(&t, x, i, n_now, k / 32, m);
+            for (uint32_t r = 0; r < n; r += R) {
+                times(&t, r / R, n_now, k / 32);
+                for (uint32_t j = 0; j < n_now; j++) {
+                    float *to = y + (i + j) * ldy + r0 + r;
+                    ht_store_lanes(to, tree(t.acc + (size_t)j * R), n - r);
+                    if (n - r > 8)
+                        ht_store_lanes(to + 8, tree(t.acc + (size_t)j * R + 8), n - r - 8);
+                }
+            }
         }
     }
 }

@@ -5,6 +5,8 @@
  * seed. */
 #include <criterion/criterion.h>
 
+#include <stdlib.h>
+
 #include "cpu/dot.h"
 #include "cpu/gemm.h"
 #include "tests/cpu/check_dot_data.h"
@@ -128,6 +130,74 @@ Test(check_gemm, q8_every_variant_equals_ref, .timeout = 300)
             }
         }
     }
+}
+
+/* One row of weights whose bytes but for the scales are all `pattern`. */
+static void fill_pattern(ht_type type, uint8_t *w, uint32_t k, uint8_t pattern, uint64_t *seed)
+{
+    const ht_type_info *t = ht_type_get(type);
+    int at[2];
+    uint8_t kept[256];
+
+    fill_weights(type, w, k, seed);
+    scale_offsets(type, at);
+    for (uint32_t i = 0; i < k / t->block; i++, w += t->block_bytes) {
+        memcpy(kept, w, t->block_bytes);
+        memset(w, pattern, t->block_bytes);
+        for (int j = 0; j < 2; j++)
+            if (at[j] >= 0)
+                memcpy(w + at[j], kept + at[j], 2);
+        if (type == HT_MXFP4)
+            w[0] = kept[0];
+        if (type == HT_IQ1_M)
+            memcpy(w + 48, kept + 48, 8);
+    }
+}
+
+/* The largest sums that a type can make: all weights of a row alike and every x +-127 with the weight's sign, or
+ * against it. Intermediate sums of 16 bits must not saturate or overflow for good. */
+Test(check_gemm, q8_largest_sums_equal_ref, .timeout = 300)
+{
+    enum { ROWS = 16, TOKENS = 32, K = 512 };
+    static const uint8_t patterns[ROWS] = { 0x00, 0xff, 0x7f, 0x80, 0x88, 0x77, 0xf0, 0x0f,
+                                            0x08, 0x55, 0xaa, 0x81, 0x01, 0x10, 0xc3, 0x3c };
+    static int8_t q[TOKENS * K];
+    static float d[TOKENS * K / 32], y[TOKENS * ROWS], want[TOKENS * ROWS];
+    static int16_t sums[TOKENS * K / 16];
+    const ht_q8 x = { q, d, sums, K };
+    void *scratch = aligned_alloc(64, (ht_gemm_scratch_bytes(K) + 63) / 64 * 64);
+    uint64_t seed = 5;
+
+    for (uint32_t type = 0; type < HT_TYPE_MAX; type++) {
+        const ht_type_info *t = ht_type_get(type);
+        uint8_t w[ROWS * K * 2];
+        if (!t || !t->quantised)
+            continue;
+        const size_t stride = ht_type_row_bytes(t, K);
+        for (uint32_t r = 0; r < ROWS; r++)
+            fill_pattern((ht_type)type, w + r * stride, K, patterns[r], &seed);
+        for (uint32_t i = 0; i < TOKENS; i++) { /* token i: for row i / 2 */
+            int8_t v[K];
+            int16_t sc[K / 16], mn[K / 16];
+            float dw[K / 32], dm[K / 32];
+            ht_type_unpack((ht_type)type, w + i / 2 * stride, K, &(ht_canon){ v, sc, mn, dw, dm });
+            memset(sums + i * (K / 16), 0, sizeof sums / TOKENS);
+            for (uint32_t j = 0; j < K; j++) {
+                q[i * K + j] = (v[j] < 0) == (i % 2) ? 127 : -127;
+                sums[(i * K + j) / 16] = (int16_t)(sums[(i * K + j) / 16] + q[i * K + j]);
+                d[(i * K + j) / 32] = 0.01f;
+            }
+        }
+        ht_gemm_q8__ref(want, ROWS, (ht_type)type, w, stride, ROWS, &x, TOKENS, K, scratch);
+        for (size_t c = 0; c < sizeof q8_cases / sizeof *q8_cases; c++) {
+            if (!ht_isa_has(ht_isa_best(), q8_cases[c].isa))
+                continue;
+            memset(y, 0xff, sizeof y);
+            q8_cases[c].fn(y, ROWS, (ht_type)type, w, stride, ROWS, &x, TOKENS, K, scratch);
+            cr_expect(!memcmp(y, want, sizeof y), "%s: %s differs from __ref", q8_cases[c].name, t->name);
+        }
+    }
+    free(scratch);
 }
 
 Test(check_gemm, f32_every_variant_equals_ref, .timeout = 300)

@@ -1,0 +1,235 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The scratch of the AVX2 many-token products of quantised weights: how each type's weights are stored in a tile, and
+ * tokens arranged beside them. Owner: no state; the scratch is the caller's (gemm_tile.h). Threads: any. */
+#include <string.h>
+
+#include "cpu/gemm_q8_avx2.h"
+#include "cpu/gemm_unpack_avx2.h"
+
+enum { CHUNK = HT_UNPACK_256 };
+
+/* groups: the magnitude of a weight times 127 times 16 / groups fits in 15 bits. */
+manner ht_gemm_avx2_manner(ht_type type)
+{
+    switch (type) {
+    case HT_Q4_0:
+    case HT_Q5_0:
+    case HT_TQ1_0:
+    case HT_TQ2_0:
+    case HT_MXFP4: return (manner){ 1, true, 0, NO_MIN };
+    case HT_Q4_1: return (manner){ 1, false, 0, MIN_ONE };
+    case HT_Q5_1: return (manner){ 2, false, 0, MIN_ONE };
+    case HT_Q2_K: return (manner){ 2, false, 2, MIN_HALVES };
+    case HT_Q4_K: return (manner){ 1, false, 1, MIN_BLOCK };
+    case HT_Q5_K: return (manner){ 2, false, 1, MIN_BLOCK };
+    case HT_Q3_K:
+    case HT_Q6_K:
+    case HT_IQ1_M: return (manner){ 2, true, 2, NO_MIN };
+    case HT_IQ1_S:
+    case HT_IQ3_S: return (manner){ 1, true, 1, NO_MIN };
+    case HT_IQ2_XXS:
+    case HT_IQ3_XXS: return (manner){ 4, true, 1, NO_MIN };
+    case HT_IQ2_XS:
+    case HT_IQ2_S: return (manner){ 4, true, 2, NO_MIN };
+    case HT_IQ4_XS: return (manner){ 0, false, 1, NO_MIN };
+    default: return (manner){ 0, false, 0, NO_MIN }; /* Q8_0, IQ4_NL */
+    }
+}
+
+tile ht_gemm_avx2_cut(void *scratch, uint32_t k, manner m)
+{
+    const size_t nb = ht_gemm_blocks(k), tiles = ht_gemm_avx2_rows(k) / R;
+    uint8_t *p = scratch;
+    tile t = { .round = nb / 16, .n_w = m.groups ? 32 * R : 64 * R };
+    t.n_beside = (size_t)n_beside(m) * 4 * R;
+    t.w = (int8_t *)p, p += tiles * nb * t.n_w;
+    t.beside = (__m256i *)(void *)p, p += tiles * nb * t.n_beside;
+    t.x = (int8_t *)p, p += nb * T * (m.groups ? 32 : 64);
+    t.xd = (float *)(void *)p, p += nb * T * 4;
+    t.xs = (int32_t *)(void *)p, p += nb * T * 4;
+    t.acc = (float *)(void *)p;
+    return t;
+}
+
+HT_INLINE size_t place(const tile *t, size_t b)
+{
+    return b % 16 * t->round + b / 16;
+}
+
+HT_INLINE __m256i load(const void *p)
+{
+    return _mm256_loadu_si256((const __m256i *)p);
+}
+HT_INLINE void store(void *p, __m256i v)
+{
+    _mm256_store_si256((__m256i *)p, v);
+}
+
+/* ---- weights --------------------------------------------------------------------------------------------------- */
+
+/* Eight dwords of each of 8 rows, rows in lanes. */
+HT_INLINE void turn(__m256i v[8], const void *from, size_t row_bytes)
+{
+    for (int r = 0; r < 8; r++)
+        v[r] = load((const uint8_t *)from + (size_t)r * row_bytes);
+    ht_transpose8(v);
+}
+
+/* -128 times the sums of n vectors of signed weights, as vpmaddubsw pairs them. */
+HT_INLINE __m256i start_of(const __m256i *v, int n)
+{
+    const __m256i one = _mm256_set1_epi8(1);
+    __m256i s = _mm256_maddubs_epi16(one, v[0]);
+    for (int i = 1; i < n; i++)
+        s = _mm256_add_epi16(s, _mm256_maddubs_epi16(one, v[i]));
+    return _mm256_sub_epi16(_mm256_setzero_si256(), _mm256_slli_epi16(s, 7));
+}
+
+/* Canonical form of 256 elements of 16 rows. */
+typedef struct canon {
+    _Alignas(32) int8_t q[R][CHUNK];
+    _Alignas(32) int16_t sc[R][CHUNK / 16], mn[R][CHUNK / 16];
+    _Alignas(32) float d[R][CHUNK / 32], dm[R][CHUNK / 32];
+} canon;
+
+/* What lies beside the weights of n blocks, b first; v: rows of vector h. */
+static void turn_beside(const tile *t, const canon *c, __m256i *to, size_t b, uint32_t n, manner m, size_t h)
+{
+    const size_t r = 8 * h, each = t->n_beside / 32;
+    __m256i v[8];
+    size_t at = h;
+
+    turn(v, c->d[r], sizeof c->d[0]);
+    for (uint32_t i = 0; i < n; i++)
+        to[place(t, b + i) * each + at] = v[i];
+    at += 2;
+    if (m.min != NO_MIN) {
+        turn(v, c->dm[r], sizeof c->dm[0]);
+        for (uint32_t i = 0; i < n; i++)
+            to[place(t, b + i) * each + at] = v[i];
+        at += 2;
+    }
+    if (m.min > MIN_ONE) {
+        turn(v, c->mn[r], sizeof c->mn[0]);
+        for (uint32_t i = 0; i < n; i++)
+            to[place(t, b + i) * each + at] =
+                m.min == MIN_HALVES ? v[i] : _mm256_castps_si256(_mm256_cvtepi32_ps(_mm256_srai_epi32(v[i], 16)));
+        at += 2;
+    }
+    if (m.scales) {
+        turn(v, c->sc[r], sizeof c->sc[0]);
+        for (uint32_t i = 0; i < n; i++) {
+            __m256i *p = to + place(t, b + i) * each + at;
+            if (m.groups == 0) /* times the finished sum */
+                p[0] = _mm256_castps_si256(_mm256_cvtepi32_ps(_mm256_srai_epi32(v[i], 16)));
+            else if (m.scales == 1) /* both halves are the same */
+                p[0] = v[i];
+            else {
+                p[0] = _mm256_blend_epi16(v[i], _mm256_slli_epi32(v[i], 16), 0xaa);
+                p[2] = _mm256_blend_epi16(_mm256_srli_epi32(v[i], 16), v[i], 0xaa);
+            }
+        }
+    }
+}
+
+/* One block of 8 rows. */
+HT_INLINE void turn_bytes(int8_t *to, const int8_t *q, __m256i *start, manner m)
+{
+    __m256i v[8];
+    turn(v, q, CHUNK);
+    for (int i = 0; i < 8; i++)
+        store(to + 64 * i, v[i]);
+    for (int g = 0; m.offset && g < m.groups; g++)
+        start[2 * g] = start_of(v + 8 / m.groups * g, 8 / m.groups);
+}
+
+HT_INLINE void turn_wide(int8_t *to, const int8_t *q)
+{
+    for (int half = 0; half < 2; half++) {
+        __m256i v[8];
+        for (int r = 0; r < 8; r++)
+            v[r] = _mm256_cvtepi8_epi16(_mm_load_si128((const __m128i *)(const void *)(q + CHUNK * r + 16 * half)));
+        ht_transpose8(v);
+        for (int i = 0; i < 8; i++)
+            store(to + 512 * half + 64 * i, v[i]);
+    }
+}
+
+void ht_gemm_avx2_unpack(const tile *t, size_t number, ht_type type, const uint8_t *w, size_t stride, uint32_t n_rows,
+                         uint32_t k, manner m)
+{
+    const ht_type_info *info = ht_type_get(type);
+    const size_t each = t->n_beside / 32;
+    int8_t *to = t->w + number * t->round * 16 * t->n_w;
+    __m256i *beside = t->beside + number * t->round * 16 * each;
+    canon c;
+
+    for (uint32_t i = 0; i < k; i += CHUNK) {
+        const uint32_t n = k - i < CHUNK ? k - i : CHUNK;
+        if (n < CHUNK)
+            memset(&c, 0, sizeof c);
+        for (uint32_t r = 0; r < R; r++)
+            ht_unpack_row(type, w + (r < n_rows ? r : n_rows - 1) * stride + ht_type_row_bytes(info, i), n,
+                          &(ht_canon){ c.q[r], c.sc[r], c.mn[r], c.d[r], c.dm[r] });
+        for (size_t h = 0; h < 2; h++) {
+            turn_beside(t, &c, beside, i / 32, n / 32, m, h);
+            for (uint32_t j = 0; j < n; j += 32) {
+                const size_t p = place(t, (i + j) / 32);
+                if (m.groups)
+                    turn_bytes(to + p * t->n_w + 32 * h, c.q[8 * h] + j, beside + (p + 1) * each - 2 * m.groups + h, m);
+                else
+                    turn_wide(to + p * t->n_w + 32 * h, c.q[8 * h] + j);
+            }
+        }
+    }
+}
+
+/* ---- activations ----------------------------------------------------------------------------------------------- */
+
+/* One token, number i of the T. */
+HT_INLINE void arrange_token(const tile *t, uint32_t i, const int8_t *q, const float *d, const int16_t *s, uint32_t nb,
+                             manner m)
+{
+    const __m256i flip = _mm256_set1_epi8(m.offset ? (char)0x80 : 0);
+    const size_t n_x = m.groups ? 32 : 64;
+
+    for (uint32_t j = 0; j < 16; j++)
+        for (size_t b = j, p = j * t->round * T + i; b < nb; b += 16, p += T) {
+            const __m256i v = load(q + 32 * b);
+            if (m.groups) {
+                store(t->x + n_x * p, _mm256_xor_si256(v, flip));
+            } else {
+                store(t->x + n_x * p, _mm256_cvtepi8_epi16(_mm256_castsi256_si128(v)));
+                store(t->x + n_x * p + 32, _mm256_cvtepi8_epi16(_mm256_extracti128_si256(v, 1)));
+            }
+            t->xd[p] = d[b];
+            if (m.min == MIN_HALVES) {
+                memcpy(t->xs + p, s + 2 * b, 4);
+            } else if (m.min != NO_MIN) {
+                const float sum = (float)(s[2 * b] + s[2 * b + 1]);
+                memcpy(t->xs + p, &sum, 4);
+            }
+        }
+}
+
+/* m is a constant. */
+HT_INLINE void arrange(const tile *t, const ht_q8 *x, uint32_t first, uint32_t n_tok, uint32_t nb, manner m)
+{
+    for (uint32_t i = 0; i < (n_tok + SIDE - 1) / SIDE * SIDE; i++) {
+        const size_t at = (size_t)(first + (i < n_tok ? i : n_tok - 1)) * x->stride;
+        arrange_token(t, i, x->q + at, x->d + at / 32, x->s + at / 16, nb, m);
+    }
+}
+
+void ht_gemm_avx2_arrange(const tile *t, const ht_q8 *x, uint32_t first, uint32_t n_tok, uint32_t nb, manner m)
+{
+    if (m.groups == 0)
+        arrange(t, x, first, n_tok, nb, (manner){ 0, false, 0, NO_MIN });
+    else if (m.min == NO_MIN)
+        arrange(t, x, first, n_tok, nb, (manner){ 1, true, 0, NO_MIN });
+    else if (m.min == MIN_HALVES)
+        arrange(t, x, first, n_tok, nb, (manner){ 1, false, 0, MIN_HALVES });
+    else
+        arrange(t, x, first, n_tok, nb, (manner){ 1, false, 0, MIN_ONE });
+}
