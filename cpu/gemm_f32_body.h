@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Weights of any type times many tokens of float32 activations: the body that gemm_f32_avx2.c and gemm_f32_avx512.c
- * compile, each with its own vectors. Before inclusion: GEMM_F32 (the function's name), GEMM_ISA, R (rows in a vector),
+ * Weights of any type times many tokens of float32 activations: the body that a file of an instruction set compiles with
+ * its own vectors (AVX2 has its own, with two vectors of rows). Before inclusion: GEMM_F32 (the function's name), GEMM_ISA, R (rows in a vector),
  * vec, and the inline functions v_load, v_store (aligned), v_store_n (n lanes, unaligned), v_set1, v_fma, v_add, v_turn
  * (R vectors of R floats transposed), v_words (16-bit floats of either kind to float, n of them).
  *
