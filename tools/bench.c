@@ -29,6 +29,8 @@ static const ht_flag own_flags[] = {
       "compute threads; default: the performance cores that the process may use" },
     { 0, "ctx", "N", HT_FLAG_INTEGER, AT(ctx), 1, 1 << 30, NULL, NULL,
       "context length; default: what the setting needs" },
+    { 0, "quick", NULL, HT_FLAG_SWITCH, AT(quick), 0, 0, NULL, NULL,
+      "leave the memory's bandwidth out, which takes a second or two" },
     { 0, "routing-trace", "FILE", HT_FLAG_TEXT, AT(routing_trace), 0, 0, NULL, "*", "replay recorded routing" },
     { 0 },
 };
@@ -44,7 +46,7 @@ typedef struct row {
     uint32_t n_prompt, n_generate, threads;
     double *prompt_s, *decode_s, *first_ms; /* one per repeat */
     double joules, steps;                   /* joules < 0: unreadable */
-    uint64_t active, neurons, kv_bytes, weight_bytes_per_token, peak_rss;
+    uint64_t active, neurons, kv_bytes, scratch_bytes, weight_bytes_per_token, peak_rss;
     double load_ms;
 } row;
 
@@ -163,6 +165,8 @@ static hearth_status measure(const ht_loaded *l, hearth_session *s, const hearth
         w->neurons += after.neurons_total - before.neurons_total;
         if (after.kv_bytes > w->kv_bytes)
             w->kv_bytes = after.kv_bytes;
+        if (after.scratch_bytes > w->scratch_bytes)
+            w->scratch_bytes = after.scratch_bytes;
     }
     w->peak_rss = hearth_peak_rss();
     return HEARTH_OK;
@@ -275,6 +279,7 @@ static int print_json(const ht_loaded *l, row *rows, size_t n_rows, size_t n_rep
         ht_report_number(j, "bandwidth_fraction", f.fraction);
         ht_report_number(j, "energy_joules_per_token", f.joules);
         cJSON_AddNumberToObject(j, "kv_bytes", (double)w->kv_bytes);
+        cJSON_AddNumberToObject(j, "scratch_bytes", (double)w->scratch_bytes);
         ht_report_model(j, l);
         cJSON_ReplaceItemInObject(j, "threads", cJSON_CreateNumber(w->threads));
         cJSON_ReplaceItemInObject(j, "load_ms", cJSON_CreateNumber(w->load_ms));
@@ -309,10 +314,11 @@ static int print_table(const ht_loaded *l, row *rows, size_t n_rows, size_t n_re
         cell(f.joules, "%.3f", 8);
         putchar('\n');
     }
-    printf("\nweights read per token: %.1f MB; memory read bandwidth measured: %.2f GB/s with 1 thread, %.2f GB/s with "
-           "%u\n",
-           (double)l->info.weight_bytes_per_token / 1e6, 1e-9 * hw->memory_read_bps_1, 1e-9 * hw->memory_read_bps_all,
-           hw->default_threads);
+    printf("\nweights read per token: %.1f MB", (double)l->info.weight_bytes_per_token / 1e6);
+    if (hw->memory_read_bps_1 > 0)
+        printf("; memory read bandwidth measured: %.2f GB/s with 1 thread, %.2f GB/s with %u",
+               1e-9 * hw->memory_read_bps_1, 1e-9 * hw->memory_read_bps_all, hw->default_threads);
+    putchar('\n');
     return ht_stdout_done(HT_EXIT_OK);
 }
 
@@ -339,7 +345,7 @@ static int measure_all(const ht_options *o, const list *threads, row *rows, size
     ht_console_progress_end();
     hearth_session_close(&s);
     /* After the model has let its threads go, and after its memory was counted. */
-    if (!status && hearth_hardware_read(&hw, true, NULL, &err) != HEARTH_OK)
+    if (!status && hearth_hardware_read(&hw, !o->quick, NULL, &err) != HEARTH_OK)
         status = ht_call_failed(&err, false);
     if (!status)
         status = o->json ? print_json(&l, rows, n_rows, n_repeats, &hw) : print_table(&l, rows, n_rows, n_repeats, &hw);
