@@ -17,10 +17,10 @@ struct probe {
     uint64_t sums[256]; /* by thread; so that no load may be left out */
 };
 
-static void read_chunk(const void *ctx, uint32_t chunk, uint32_t thread)
+static void read_chunks(const void *ctx, uint32_t first, uint32_t n, uint32_t thread)
 {
     struct probe *p = (struct probe *)(uintptr_t)ctx;
-    p->sums[thread % 256] ^= p->read(p->data + (size_t)chunk * p->words_per_chunk, p->words_per_chunk);
+    p->sums[thread % 256] ^= p->read(p->data + (size_t)first * p->words_per_chunk, n * p->words_per_chunk);
 }
 
 static int ascending(const void *a, const void *b)
@@ -51,7 +51,8 @@ double ht_cpu_read_bandwidth(const ht_topology *topology, uint32_t threads, size
         p.data = data;
         for (int i = -1; i < PASSES; i++) { /* the first is for warming up */
             double t0 = ht_os_now();
-            ht_stream_wait(s, ht_stream_push(s, read_chunk, &p, chunks), NULL);
+            ht_task all = { .fn = read_chunks, .ctx = &p, .n_chunks = chunks };
+            ht_stream_wait(s, ht_stream_push(s, &all), NULL);
             if (i >= 0)
                 seconds[i] = ht_os_now() - t0;
         }

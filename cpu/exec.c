@@ -9,24 +9,52 @@
 
 enum { OP_RING = 512 };
 
-static void run_chunk(const void *ctx, uint32_t chunk, uint32_t thread, uint32_t phase)
+/* The joined operation that chunk `first` belongs to; its number within that operation, and how many follow there. */
+static const cpu_op *locate(const cpu_op *op, uint32_t *first, uint32_t *n)
 {
-    const cpu_op *op = ctx;
     uint32_t j = 0;
 
-    if (op->n_joined > 1) { /* joined operations have one phase each */
-        while (chunk >= op->joined_start[j + 1])
-            j++;
-        chunk -= op->joined_start[j];
-        op = op->joined[j];
-    }
-    op->phase[phase](op, chunk, thread);
+    if (op->n_joined < 2)
+        return op;
+    while (*first >= op->joined_start[j + 1])
+        j++;
+    if (*n > op->joined_start[j + 1] - *first)
+        *n = op->joined_start[j + 1] - *first;
+    *first -= op->joined_start[j];
+    return op->joined[j];
 }
 
-static void run_phase0(const void *c, uint32_t i, uint32_t t) { run_chunk(c, i, t, 0); }
-static void run_phase1(const void *c, uint32_t i, uint32_t t) { run_chunk(c, i, t, 1); }
-static void run_phase2(const void *c, uint32_t i, uint32_t t) { run_chunk(c, i, t, 2); }
-static void run_phase3(const void *c, uint32_t i, uint32_t t) { run_chunk(c, i, t, 3); }
+static void run_chunks(const void *ctx, uint32_t first, uint32_t n, uint32_t thread)
+{
+    const cpu_step *step = ctx;
+    const cpu_op *op = locate(step->op, &first, &n);
+
+    if (op->range[step->phase])
+        op->range[step->phase](op, first, n, thread);
+    else
+        for (uint32_t i = first; i < first + n; i++)
+            op->phase[step->phase](op, i, thread);
+}
+
+/* A range stays in one operation, and there within the bounds that it asks for. */
+static uint32_t span(const void *ctx, uint32_t first, uint32_t n)
+{
+    const cpu_step *step = ctx;
+    const cpu_op *op = locate(step->op, &first, &n);
+    uint32_t within = op->within[step->phase];
+
+    return within && n > within - first % within ? within - first % within : n;
+}
+
+static void run_tails(const void *ctx, uint32_t thread)
+{
+    for (const cpu_step *step = ((const cpu_step *)ctx)->tail; step; step = step->tail) {
+        if (step->op->range[step->phase])
+            step->op->range[step->phase](step->op, 0, 1, thread);
+        else
+            step->op->phase[step->phase](step->op, 0, thread);
+    }
+}
 
 static bool plan(cpu_op *op)
 {
@@ -40,13 +68,23 @@ static bool plan(cpu_op *op)
     }
 }
 
+static void push_open(cpu_exec *x)
+{
+    if (x->last_step)
+        ht_stream_push(x->stream, &x->open);
+    x->last_step = NULL;
+}
+
 /* Makes the ring's next slot free and fills it. */
 static cpu_op *next_op(cpu_exec *x, const ht_op *op)
 {
     cpu_op *slot = &x->ring[x->n_ops % OP_RING];
 
-    if (x->n_ops >= OP_RING && ht_stream_completed(x->stream) <= slot->last_task)
-        ht_stream_wait(x->stream, slot->last_task, NULL);
+    if (x->n_ops >= OP_RING) {
+        if (slot->last_task >= ht_stream_pushed(x->stream))
+            push_open(x);
+        ht_stream_retire(x->stream, slot->last_task);
+    }
     x->n_ops++;
     memset(slot, 0, sizeof *slot);
     slot->op = *op;
@@ -54,26 +92,61 @@ static cpu_op *next_op(cpu_exec *x, const ht_op *op)
     return slot;
 }
 
-static void push(cpu_exec *x, cpu_op *first, cpu_op **group, uint32_t n_group)
+static cpu_step *new_step(cpu_op *op, uint32_t phase)
 {
-    static ht_task_fn *const run[CPU_MAX_PHASES] = { run_phase0, run_phase1, run_phase2, run_phase3 };
+    op->step[phase] = (cpu_step){ .op = op, .phase = phase };
+    return &op->step[phase];
+}
 
-    if (n_group > 1) {
-        uint32_t total = 0;
-        for (uint32_t j = 0; j < n_group; j++) {
-            first->joined[j] = group[j];
-            first->joined_start[j] = total;
-            total += group[j]->n_chunks[0];
-        }
-        first->joined_start[n_group] = total;
-        first->n_joined = n_group;
-        uint64_t number = ht_stream_push(x->stream, run_phase0, first, total);
+/* Opens a task; what was open is pushed. */
+static void open_task(cpu_exec *x, cpu_op *op, uint32_t phase, ht_task t)
+{
+    push_open(x);
+    x->last_step = new_step(op, phase);
+    x->open = t;
+    x->open.fn = run_chunks;
+    x->open.tail = run_tails;
+    x->open.ctx = x->last_step;
+}
+
+/* A single chunk goes with the open task as a tail, anything else begins a new one. */
+static void add_phase(cpu_exec *x, cpu_op *op, uint32_t phase)
+{
+    if (op->n_chunks[phase] == 1 && x->last_step) {
+        cpu_step *step = new_step(op, phase);
+        x->last_step->tail = step;
+        x->last_step = step;
+    } else {
+        ht_task t = { .n_chunks = op->n_chunks[phase], .most = op->most[phase], .contested = op->contested[phase] };
+        t.span = op->within[phase] ? span : NULL;
+        open_task(x, op, phase, t);
+    }
+    op->last_task = ht_stream_pushed(x->stream);
+}
+
+static void add_group(cpu_exec *x, cpu_op **group, uint32_t n_group)
+{
+    cpu_op *first = group[0];
+    ht_task t = { .most = UINT32_MAX, .contested = true, .span = span };
+
+    for (uint32_t j = 0; j < n_group; j++) {
+        uint32_t most = group[j]->most[0] ? group[j]->most[0] : 1;
+        first->joined[j] = group[j];
+        first->joined_start[j] = t.n_chunks;
+        t.n_chunks += group[j]->n_chunks[0];
+        t.most = t.most < most ? t.most : most;
+        t.contested &= group[j]->contested[0];
+    }
+    first->joined_start[n_group] = t.n_chunks;
+    if (t.n_chunks == n_group) { /* small things all: side by side or in a row is the same */
         for (uint32_t j = 0; j < n_group; j++)
-            group[j]->last_task = number;
+            add_phase(x, group[j], 0);
         return;
     }
-    for (uint32_t p = 0; p < first->n_phases; p++)
-        first->last_task = ht_stream_push(x->stream, run[p], first, first->n_chunks[p]);
+    first->n_joined = n_group;
+    open_task(x, first, 0, t);
+    for (uint32_t j = 0; j < n_group; j++)
+        group[j]->last_task = ht_stream_pushed(x->stream);
 }
 
 static ht_status cpu_submit(ht_exec *e, const ht_op *ops, size_t n, ht_event *done)
@@ -95,22 +168,34 @@ static ht_status cpu_submit(ht_exec *e, const ht_op *ops, size_t n, ht_event *do
             plan(group[n_group]);
             n_group++;
         } while (i < n && ops[i].joined && n_group < CPU_MAX_JOINED);
-        push(x, group[0], group, n_group);
+        if (n_group > 1)
+            add_group(x, group, n_group);
+        for (uint32_t p = 0; n_group == 1 && p < group[0]->n_phases; p++)
+            add_phase(x, group[0], p);
     }
     if (done)
-        *done = ht_stream_pushed(x->stream);
+        *done = ht_stream_pushed(x->stream) + (x->last_step != NULL);
     return HT_OK;
 }
 
 static ht_status cpu_wait(ht_exec *e, ht_event event, const ht_cancel *cancel)
 {
     cpu_exec *x = (cpu_exec *)e;
-    return event == 0 ? HT_OK : ht_stream_wait(x->stream, event - 1, cancel);
+
+    if (event == 0)
+        return HT_OK;
+    if (event > ht_stream_pushed(x->stream))
+        push_open(x);
+    ht_status st = ht_stream_wait(x->stream, event - 1, cancel);
+    ht_stream_retire(x->stream, event - 1); /* the operations' memory is the caller's again */
+    return st;
 }
 
 static void cpu_close(ht_exec *e)
 {
     cpu_exec *x = (cpu_exec *)e;
+    if (x->stream)
+        push_open(x);
     ht_stream_close(&x->stream);
     free(x->ring);
     free(x->scratch);
@@ -125,7 +210,8 @@ static size_t scratch_stride(uint32_t max_k, uint32_t max_head)
 
 uint64_t ht_cpu_scratch_bytes(const ht_cpu_params *p)
 {
-    return (uint64_t)p->threads * scratch_stride(p->max_k, p->max_head) + OP_RING * sizeof(cpu_op);
+    return (uint64_t)p->threads * scratch_stride(p->max_k, p->max_head) + OP_RING * sizeof(cpu_op) +
+           ht_stream_bytes(p->threads);
 }
 
 static void pin(void *user, uint32_t thread) { ht_topology_pin(user, thread); }

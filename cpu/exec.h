@@ -10,19 +10,33 @@
 typedef struct cpu_exec cpu_exec;
 typedef struct cpu_op cpu_op;
 
-/* One phase of an operation: a task over chunks. */
+/* One phase of an operation: a task over chunks, or, where it has a single chunk, the tail of the task before it. */
 typedef void cpu_phase_fn(const cpu_op *op, uint32_t chunk, uint32_t thread);
+typedef void cpu_range_fn(const cpu_op *op, uint32_t first, uint32_t n, uint32_t thread); /* n neighbouring chunks */
 
 enum { CPU_MAX_PHASES = 4, CPU_MAX_JOINED = 4 };
+
+/* A phase in the queue: a task's ctx, or a link of its chain of tails. */
+typedef struct cpu_step {
+    const cpu_op *op;
+    uint32_t phase;
+    const struct cpu_step *tail; /* what the thread that ends the task, or the tail before, runs next */
+} cpu_step;
 
 /* An operation in the queue, with what was decided when it was submitted. */
 struct cpu_op {
     ht_op op;
     cpu_exec *x;
     cpu_phase_fn *phase[CPU_MAX_PHASES];
+    cpu_range_fn *range[CPU_MAX_PHASES]; /* instead of phase: several chunks in one go */
     uint32_t n_chunks[CPU_MAX_PHASES];
     uint32_t n_phases;
-    uint32_t grain[CPU_MAX_PHASES]; /* rows, tokens or channels per chunk */
+    uint32_t grain[CPU_MAX_PHASES];  /* rows, tokens or channels per chunk */
+    uint32_t tokens[CPU_MAX_PHASES]; /* tokens per chunk of a prompt's product */
+    uint32_t most[CPU_MAX_PHASES];   /* chunks that a thread takes at once, at most; 0: one */
+    uint32_t within[CPU_MAX_PHASES]; /* a range lies within a multiple of as many chunks; 0: no bounds */
+    bool contested[CPU_MAX_PHASES];  /* see cpu/stream.h */
+    cpu_step step[CPU_MAX_PHASES];
     /* Operations that run as one task with this one. */
     const cpu_op *joined[CPU_MAX_JOINED];
     uint32_t joined_start[CPU_MAX_JOINED + 1];
@@ -40,12 +54,23 @@ struct cpu_exec {
     size_t scratch_stride;
     cpu_op *ring;
     uint64_t n_ops;
+    /* The task to be pushed next: it waits for the tails that the operations submitted next may turn out to be. */
+    ht_task open;
+    cpu_step *last_step; /* its last tail, or its own step; NULL: there is none */
 };
 
 static inline void *cpu_scratch(const cpu_exec *x, uint32_t thread) { return x->scratch + thread * x->scratch_stride; }
 /* Bytes of scratch that operations other than products may use: scores and partial sums of attention, gate and up
  * tiles. */
 size_t ht_cpu_ops_scratch_bytes(uint32_t max_head);
+
+/* Two tiles of results in each thread's scratch. */
+enum { CPU_TILE = 16384 /* floats */ };
+static inline float *cpu_tile(const cpu_op *op, uint32_t thread, uint32_t i)
+{
+    uint8_t *base = (uint8_t *)cpu_scratch(op->x, thread) + ht_gemm_scratch_bytes(op->x->max_k);
+    return (float *)(void *)base + (size_t)i * CPU_TILE;
+}
 
 /* Planning: sets phases, chunks and grains; false: the operation cannot be run (its fields contradict one another). */
 bool ht_cpu_plan_matmul(cpu_op *op);
@@ -59,5 +84,10 @@ bool ht_cpu_plan_small(cpu_op *op); /* all the others */
  * product. first_tok: row of x of the first token. */
 void ht_cpu_product(const cpu_exec *x, const ht_part *w, uint32_t row0, uint32_t n, uint32_t col0, uint32_t k,
                     const ht_act *act, uint32_t first_tok, uint32_t n_tok, float *y, size_t ldy, void *scratch);
+
+/* Rows per chunk for products with one token, by the bytes of a row; *most: chunks that a thread takes at once. */
+uint32_t ht_cpu_token_rows(size_t row_bytes, uint32_t *most);
+/* Tokens per chunk of a prompt's products with rows of k: all of them, but in very large batches. */
+uint32_t ht_cpu_prompt_tokens(uint32_t k);
 
 #endif

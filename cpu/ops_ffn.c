@@ -5,22 +5,17 @@
  * Phases: gather the tokens of each expert side by side (prompts of mixtures only); gate, up and activation by
  * blocks of neurons; a norm over the whole hidden row where the model has one; the down projection by blocks of
  * outputs. A thread owns whole outputs in the last phase and walks the experts in the order given and their segments
- * in order, so the sum never depends on threads. */
+ * in order, so the sum never depends on threads. With a single token the experts' outputs are computed one expert after the
+ * other, so that each thread reads its weights in one stretch, and added up in that order at the end. */
 #include "cpu/exec.h"
 
 #include <string.h>
 
-enum { TILE = 16384 }; /* floats of one tile of results in scratch */
-
-static float *tile(const cpu_op *op, uint32_t thread, uint32_t i)
-{
-    uint8_t *base = (uint8_t *)cpu_scratch(op->x, thread) + ht_gemm_scratch_bytes(op->x->max_k);
-    return (float *)(void *)base + (size_t)i * TILE;
-}
+enum { DOWN_ROWS = 32 };
 
 size_t ht_cpu_ops_scratch_bytes(uint32_t max_head)
 {
-    size_t ffn = 2 * TILE * sizeof(float), attend = (HT_KV_PAGE + 4 * (size_t)max_head) * sizeof(float);
+    size_t ffn = 2 * CPU_TILE * sizeof(float), attend = (HT_KV_PAGE + 4 * (size_t)max_head) * sizeof(float);
     return ffn > attend ? ffn : attend;
 }
 
@@ -53,44 +48,79 @@ static void add_bias(float *y, size_t ld, const float *bias, uint32_t n_tok, uin
             y[t * ld + i] += bias[i];
 }
 
+static void product_and_bias(const cpu_op *op, const ht_ffn_item *it, ht_role role, uint32_t r0, uint32_t n,
+                             uint32_t x0, uint32_t nt, const ht_act *x, float *y, uint32_t ld, uint32_t thread)
+{
+    ht_cpu_product(op->x, &it->part[role], r0, n, 0, op->op.ffn.d_model, x, x0, nt, y, ld, cpu_scratch(op->x, thread));
+    add_bias(y, ld, it->bias[role] ? it->bias[role] + r0 : NULL, nt, n);
+}
+
+/* h = act(g) * u for neurons [r0, r0 + n) in `slot`, and its 8-bit form; how many are not zero. */
+static uint32_t activate(const cpu_op *op, uint32_t slot, uint32_t r0, uint32_t n, const float *g, const float *u)
+{
+    const ht_op_ffn *f = &op->op.ffn;
+    const ht_vec_kernels *v = &op->x->kernels.vec;
+    float *h = f->h.f + (size_t)slot * f->h.stride + r0;
+    uint32_t active = v->glu(f->act, f->act_param, g, u, n, h);
+
+    if (f->h.q8.stride && !f->h_norm) {
+        size_t at = (size_t)slot * f->h.q8.stride + r0;
+        v->quantise_q8(h, n, f->h.q8.q + at, f->h.q8.d + at / 32, f->h.q8.s + at / 16);
+    }
+    return active;
+}
+
+static void count_active(const ht_op_ffn *f, uint64_t active, uint64_t n)
+{
+    if (!f->n_active)
+        return;
+    atomic_fetch_add_explicit(f->n_active, active, memory_order_relaxed);
+    atomic_fetch_add_explicit(f->n_neurons, n, memory_order_relaxed);
+}
+
+/* The neurons of chunks [first, first + n_chunks), all of one expert, for a single token. */
+static void token_neurons(const cpu_op *op, uint32_t first, uint32_t n_chunks, uint32_t thread)
+{
+    const ht_op_ffn *f = &op->op.ffn;
+    uint32_t grain = op->grain[1], per_item = (f->n_ff + grain - 1) / grain;
+    const ht_ffn_item *it = &f->items[first / per_item];
+    uint32_t r0 = first % per_item * grain, n = n_chunks * grain;
+    bool gate = it->part[HT_ROLE_GATE].host != NULL;
+    float *g = cpu_tile(op, thread, 0), *u = cpu_tile(op, thread, 1);
+
+    n = n < f->n_ff - r0 ? n : f->n_ff - r0;
+    if (gate)
+        product_and_bias(op, it, HT_ROLE_GATE, r0, n, 0, 1, &f->x, g, n, thread);
+    product_and_bias(op, it, HT_ROLE_UP, r0, n, 0, 1, &f->x, u, n, thread);
+    if (ht_stream_commit(op->x->stream, thread))
+        count_active(f, activate(op, it->slot, r0, n, gate ? g : NULL, u), n);
+}
+
 /* Neurons [r0, r0 + n) of one expert for all its tokens: h = act(gate x) * (up x), and its 8-bit form. */
 static void neurons_chunk(const cpu_op *op, uint32_t chunk, uint32_t thread)
 {
     const ht_op_ffn *f = &op->op.ffn;
-    const ht_vec_kernels *v = &op->x->kernels.vec;
     uint32_t grain = op->grain[1], per_item = (f->n_ff + grain - 1) / grain;
-    const ht_ffn_item *it = &f->items[chunk / per_item];
+    const ht_ffn_item *it = &f->items[chunk / per_item % f->n_items];
     uint32_t r0 = chunk % per_item * grain, n = f->n_ff - r0 < grain ? f->n_ff - r0 : grain;
-    bool gathered = it->tokens && op->op.n_tok > 1, gate = it->part[HT_ROLE_GATE].host != NULL;
-    const ht_act *x = gathered ? &f->gathered : &f->x;
-    uint32_t x0 = gathered ? it->slot : it->tokens ? it->tokens[0] : 0;
-    float *g = tile(op, thread, 0), *u = tile(op, thread, 1);
-    uint32_t step = TILE / grain;
+    uint32_t first = chunk / per_item / f->n_items * op->tokens[1];
+    uint32_t end = it->n_tokens < first + op->tokens[1] ? it->n_tokens : first + op->tokens[1];
+    bool gate = it->part[HT_ROLE_GATE].host != NULL;
+    const ht_act *x = it->tokens ? &f->gathered : &f->x;
+    uint32_t x0 = it->tokens ? it->slot : 0, step = CPU_TILE / grain;
+    float *g = cpu_tile(op, thread, 0), *u = cpu_tile(op, thread, 1);
     uint64_t active = 0;
 
-    for (uint32_t t0 = 0; t0 < it->n_tokens; t0 += step) {
-        uint32_t nt = it->n_tokens - t0 < step ? it->n_tokens - t0 : step;
-        void *scratch = cpu_scratch(op->x, thread);
-        if (gate) {
-            ht_cpu_product(op->x, &it->part[HT_ROLE_GATE], r0, n, 0, f->d_model, x, x0 + t0, nt, g, grain, scratch);
-            add_bias(g, grain, it->bias[HT_ROLE_GATE] ? it->bias[HT_ROLE_GATE] + r0 : NULL, nt, n);
-        }
-        ht_cpu_product(op->x, &it->part[HT_ROLE_UP], r0, n, 0, f->d_model, x, x0 + t0, nt, u, grain, scratch);
-        add_bias(u, grain, it->bias[HT_ROLE_UP] ? it->bias[HT_ROLE_UP] + r0 : NULL, nt, n);
-        for (uint32_t t = 0; t < nt; t++) {
-            size_t slot = it->slot + t0 + t;
-            float *h = f->h.f + slot * f->h.stride + r0;
-            active += v->glu(f->act, f->act_param, gate ? g + (size_t)t * grain : NULL, u + (size_t)t * grain, n, h);
-            if (f->h.q8.stride && !f->h_norm) {
-                size_t at = slot * f->h.q8.stride + r0;
-                v->quantise_q8(h, n, f->h.q8.q + at, f->h.q8.d + at / 32, f->h.q8.s + at / 16);
-            }
-        }
+    for (uint32_t t0 = first; t0 < end; t0 += step) {
+        uint32_t nt = end - t0 < step ? end - t0 : step;
+        if (gate)
+            product_and_bias(op, it, HT_ROLE_GATE, r0, n, x0 + t0, nt, x, g, grain, thread);
+        product_and_bias(op, it, HT_ROLE_UP, r0, n, x0 + t0, nt, x, u, grain, thread);
+        for (uint32_t t = 0; t < nt; t++)
+            active += activate(op, it->slot + t0 + t, r0, n, gate ? g + (size_t)t * grain : NULL, u + (size_t)t * grain);
     }
-    if (f->n_active) {
-        atomic_fetch_add_explicit(f->n_active, active, memory_order_relaxed);
-        atomic_fetch_add_explicit(f->n_neurons, (uint64_t)n * it->n_tokens, memory_order_relaxed);
-    }
+    if (end > first)
+        count_active(f, active, (uint64_t)n * (end - first));
 }
 
 static void h_norm_chunk(const cpu_op *op, uint32_t chunk, uint32_t thread)
@@ -107,22 +137,98 @@ static void h_norm_chunk(const cpu_op *op, uint32_t chunk, uint32_t thread)
     }
 }
 
-/* Outputs [r0, r0 + n) of the block for all tokens: experts in order, segments in order. */
+/* Rows [r0, r0 + n) of an expert's down projection of one token: few rows at a time, so that memory is read nearly in
+ * order although the segments of a row are summed one by one. */
+static void token_down(const cpu_op *op, const ht_ffn_item *it, uint32_t r0, uint32_t n, float *sum, float *part,
+                       uint32_t thread)
+{
+    const ht_op_ffn *f = &op->op.ffn;
+    const float *bias = it->bias[HT_ROLE_DOWN];
+
+    for (uint32_t r = 0; r < n; r += DOWN_ROWS) {
+        uint32_t now = n - r < DOWN_ROWS ? n - r : DOWN_ROWS;
+        for (uint32_t c = 0; c < f->n_ff; c += HT_SEGMENT) {
+            uint32_t k = f->n_ff - c < HT_SEGMENT ? f->n_ff - c : HT_SEGMENT;
+            ht_cpu_product(op->x, &it->part[HT_ROLE_DOWN], r0 + r, now, c, k, &f->h, it->slot, 1, c ? part : sum + r,
+                           now, cpu_scratch(op->x, thread));
+            if (c)
+                op->x->kernels.vec.add(1.0f, part, 1.0f, sum + r, now);
+        }
+    }
+    add_bias(sum, n, bias ? bias + r0 : NULL, 1, n);
+}
+
+static void token_outputs(const cpu_op *op, uint32_t first, uint32_t n_chunks, uint32_t thread)
+{
+    const ht_op_ffn *f = &op->op.ffn;
+    const ht_vec_kernels *v = &op->x->kernels.vec;
+    uint32_t grain = op->grain[3], per_item = (f->d_model + grain - 1) / grain;
+    const ht_ffn_item *it = &f->items[first / per_item];
+    uint32_t r0 = first % per_item * grain, n = n_chunks * grain;
+    float *sum = cpu_tile(op, thread, 0), *part = cpu_tile(op, thread, 1);
+
+    n = n < f->d_model - r0 ? n : f->d_model - r0;
+    token_down(op, it, r0, n, sum, part, thread);
+    if (!ht_stream_commit(op->x->stream, thread))
+        return;
+    if (f->n_items > 1) { /* added up by token_sum */
+        memcpy(f->gathered.f + (size_t)it->slot * f->gathered.stride + r0, sum, n * sizeof(float));
+    } else {
+        memset(f->y + r0, 0, n * sizeof(float));
+        v->axpy(it->weights ? it->weights[0] : 1.0f, sum, f->y + r0, n);
+    }
+}
+
+static void token_sum(const cpu_op *op, uint32_t chunk, uint32_t thread)
+{
+    const ht_op_ffn *f = &op->op.ffn;
+
+    (void)chunk;
+    (void)thread;
+    memset(f->y, 0, f->d_model * sizeof(float));
+    for (uint32_t i = 0; i < f->n_items; i++) {
+        const ht_ffn_item *it = &f->items[i];
+        op->x->kernels.vec.axpy(it->weights ? it->weights[0] : 1.0f,
+                                f->gathered.f + (size_t)it->slot * f->gathered.stride, f->y, f->d_model);
+    }
+}
+
+/* Of an item's tokens those from `token` on. */
+static uint32_t tokens_from(const ht_ffn_item *it, uint32_t token)
+{
+    uint32_t lo = 0, hi = it->n_tokens;
+
+    if (!it->tokens)
+        return token < hi ? token : hi;
+    while (lo < hi) {
+        uint32_t mid = (lo + hi) / 2;
+        if (it->tokens[mid] < token)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    return lo;
+}
+
+/* Outputs [r0, r0 + n) of the block for a run of tokens: experts in order, segments in order. */
 static void down_chunk(const cpu_op *op, uint32_t chunk, uint32_t thread)
 {
     const ht_op_ffn *f = &op->op.ffn;
     const ht_vec_kernels *v = &op->x->kernels.vec;
-    uint32_t grain = op->grain[3], r0 = chunk * grain, n = f->d_model - r0 < grain ? f->d_model - r0 : grain;
-    float *sum = tile(op, thread, 0), *part = tile(op, thread, 1);
-    uint32_t step = TILE / grain;
+    uint32_t grain = op->grain[3], per_block = (f->d_model + grain - 1) / grain, r0 = chunk % per_block * grain;
+    uint32_t n = f->d_model - r0 < grain ? f->d_model - r0 : grain, begin = chunk / per_block * op->tokens[3];
+    uint32_t end = op->op.n_tok < begin + op->tokens[3] ? op->op.n_tok : begin + op->tokens[3];
+    float *sum = cpu_tile(op, thread, 0), *part = cpu_tile(op, thread, 1);
+    uint32_t step = CPU_TILE / grain;
 
-    for (uint32_t t = 0; t < op->op.n_tok; t++)
+    for (uint32_t t = begin; t < end; t++)
         memset(f->y + (size_t)t * f->y_stride + r0, 0, n * sizeof(float));
     for (uint32_t i = 0; i < f->n_items; i++) {
         const ht_ffn_item *it = &f->items[i];
         const float *bias = it->bias[HT_ROLE_DOWN] ? it->bias[HT_ROLE_DOWN] + r0 : NULL;
-        for (uint32_t t0 = 0; t0 < it->n_tokens; t0 += step) {
-            uint32_t nt = it->n_tokens - t0 < step ? it->n_tokens - t0 : step;
+        uint32_t last = tokens_from(it, end);
+        for (uint32_t t0 = tokens_from(it, begin); t0 < last; t0 += step) {
+            uint32_t nt = last - t0 < step ? last - t0 : step;
             for (uint32_t c = 0; c < f->n_ff; c += HT_SEGMENT) {
                 uint32_t k = f->n_ff - c < HT_SEGMENT ? f->n_ff - c : HT_SEGMENT;
                 ht_cpu_product(op->x, &it->part[HT_ROLE_DOWN], r0, n, c, k, &f->h, it->slot + t0, nt, c ? part : sum,
@@ -146,6 +252,37 @@ static void add_phase(cpu_op *op, cpu_phase_fn *fn, uint32_t n_chunks)
     op->n_chunks[op->n_phases++] = n_chunks;
 }
 
+/* A phase of a single token: ranges of rows of one expert. */
+static void add_token_phase(cpu_op *op, cpu_range_fn *fn, uint32_t rows, uint32_t grain, uint32_t most)
+{
+    uint32_t p = op->n_phases++, per_item = (rows + grain - 1) / grain;
+
+    op->range[p] = fn;
+    op->within[p] = per_item;
+    op->n_chunks[p] = op->op.ffn.n_items * per_item;
+    op->most[p] = most;
+    op->contested[p] = true;
+}
+
+static void plan_token(cpu_op *op)
+{
+    const ht_op_ffn *f = &op->op.ffn;
+    const ht_ffn_item *it = &f->items[0];
+    uint32_t most, rows = ht_cpu_token_rows(2 * it->part[HT_ROLE_UP].stride, &most);
+
+    /* A chunk's hidden units become whole 8-bit blocks. */
+    op->grain[1] = 32;
+    add_token_phase(op, token_neurons, f->n_ff, 32, most * rows / 32 ? most * rows / 32 : 1);
+    if (f->h_norm)
+        add_phase(op, h_norm_chunk, f->n_items);
+    op->grain[3] = ht_cpu_token_rows(it->part[HT_ROLE_DOWN].stride, &most);
+    add_token_phase(op, token_outputs, f->d_model, op->grain[3], most);
+    if (f->n_items > 1)
+        add_phase(op, token_sum, 1);
+}
+
+static uint32_t blocks(const cpu_op *op, uint32_t tokens) { return (op->op.n_tok + tokens - 1) / tokens; }
+
 bool ht_cpu_plan_ffn(cpu_op *op)
 {
     const ht_op_ffn *f = &op->op.ffn;
@@ -159,17 +296,24 @@ bool ht_cpu_plan_ffn(cpu_op *op)
         if (!it->part[HT_ROLE_UP].host || !it->part[HT_ROLE_DOWN].host || it->n_tokens == 0)
             return false;
         slots += it->n_tokens;
-        gather |= it->tokens && op->op.n_tok > 1;
+        gather |= it->tokens != NULL;
     }
     op->n_phases = 0;
-    uint32_t rows = f->n_ff * f->n_items >= 256 * op->x->threads && op->op.n_tok == 1 ? 64 : 32;
+    if ((op->op.n_tok > 1 ? gather : f->n_items > 1) && !f->gathered.f)
+        return false;
+    if (op->op.n_tok == 1) {
+        plan_token(op);
+        return true;
+    }
     if (gather)
         add_phase(op, gather_chunk, f->n_items);
-    op->grain[1] = rows;
-    add_phase(op, neurons_chunk, f->n_items * ((f->n_ff + rows - 1) / rows));
+    op->grain[1] = 32;
+    op->tokens[1] = ht_cpu_prompt_tokens(f->d_model);
+    add_phase(op, neurons_chunk, blocks(op, op->tokens[1]) * f->n_items * ((f->n_ff + 31) / 32));
     if (f->h_norm)
         add_phase(op, h_norm_chunk, slots);
-    op->grain[3] = f->d_model >= 512 ? 32 : 16;
-    add_phase(op, down_chunk, (f->d_model + op->grain[3] - 1) / op->grain[3]);
+    op->grain[3] = 16;
+    op->tokens[3] = ht_cpu_prompt_tokens(f->n_ff);
+    add_phase(op, down_chunk, blocks(op, op->tokens[3]) * ((f->d_model + 15) / 16));
     return true;
 }

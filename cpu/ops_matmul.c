@@ -2,6 +2,11 @@
  * Products with weights on the CPU: the matmul operation, and ht_cpu_product, which every other operation uses too. */
 #include "cpu/exec.h"
 
+enum { CHUNK_BYTES = 32 << 10, TAKE_BYTES = 256 << 10 }; /* of weights, one token */
+/* Of a prompt's chunk, at most, where 16 rows and 64 tokens are not more: below a millisecond on the machines of today, so
+ * that who cancels need not wait on the slowest. */
+enum { CHUNK_PRODUCTS = 64 << 20 };
+
 void ht_cpu_product(const cpu_exec *x, const ht_part *w, uint32_t row0, uint32_t n, uint32_t col0, uint32_t k,
                     const ht_act *act, uint32_t first_tok, uint32_t n_tok, float *y, size_t ldy, void *scratch)
 {
@@ -28,41 +33,75 @@ void ht_cpu_product(const cpu_exec *x, const ht_part *w, uint32_t row0, uint32_t
     }
 }
 
-static void matmul_chunk(const cpu_op *op, uint32_t chunk, uint32_t thread)
+/* Chunks small enough for an even end of a task; taken at once: tens of microseconds of work, for kernels are faster in
+ * long calls. */
+uint32_t ht_cpu_token_rows(size_t row_bytes, uint32_t *most)
 {
-    const ht_op_matmul *m = &op->op.matmul;
-    uint32_t r0 = chunk * op->grain[0], n = m->w.n - r0 < op->grain[0] ? m->w.n - r0 : op->grain[0];
+    size_t rows = row_bytes ? CHUNK_BYTES / row_bytes / 8 * 8 : 64;
 
-    ht_cpu_product(op->x, &m->w, r0, n, 0, m->w.k, &m->x, 0, op->op.n_tok, m->y + r0, m->y_stride,
-                   cpu_scratch(op->x, thread));
-    if (!m->bias && m->scale == 1.0f && m->clamp <= 0.0f)
-        return;
-    for (uint32_t t = 0; t < op->op.n_tok; t++) {
-        float *y = m->y + (size_t)t * m->y_stride + r0;
-        for (uint32_t i = 0; i < n; i++) {
-            float v = m->bias ? y[i] + m->bias[r0 + i] : y[i];
-            v *= m->scale;
-            if (m->clamp > 0.0f)
-                v = v < -m->clamp ? -m->clamp : v > m->clamp ? m->clamp : v;
-            y[i] = v;
-        }
+    rows = rows < 8 ? 8 : rows > 256 ? 256 : rows;
+    size_t n = row_bytes ? TAKE_BYTES / (rows * row_bytes) : 1;
+    *most = n < 1 ? 1 : n > CPU_TILE / rows ? (uint32_t)(CPU_TILE / rows) : (uint32_t)n;
+    return (uint32_t)rows;
+}
+
+/* Bias, scale and clamp of results [r0, r0 + n) of one token. */
+static void finish_rows(const ht_op_matmul *m, uint32_t r0, uint32_t n, const float *from, float *y)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        float v = m->bias ? from[i] + m->bias[r0 + i] : from[i];
+        v *= m->scale;
+        if (m->clamp > 0.0f)
+            v = v < -m->clamp ? -m->clamp : v > m->clamp ? m->clamp : v;
+        y[i] = v;
     }
 }
 
-/* Rows per chunk: about 64 KiB of weights so that a thread streams, but at least four chunks per thread so that the
- * others can take over from one that is held up. */
-static uint32_t rows_per_chunk(uint32_t n, size_t stride, uint32_t threads, uint32_t n_tok)
+static void token_range(const cpu_op *op, uint32_t first, uint32_t n_chunks, uint32_t thread)
 {
-    uint32_t unit = n_tok > 1 ? 16 : 8;
-    size_t grain = stride ? 65536 / stride : 64;
-    uint32_t fair = (n + 4 * threads - 1) / (4 * threads);
+    const ht_op_matmul *m = &op->op.matmul;
+    uint32_t r0 = first * op->grain[0], n = n_chunks * op->grain[0];
+    float *y = cpu_tile(op, thread, 0);
 
-    if (grain > 256)
-        grain = 256;
-    if (grain > fair)
-        grain = fair;
-    grain = (grain + unit - 1) / unit * unit;
-    return grain < unit ? unit : (uint32_t)grain;
+    n = n < m->w.n - r0 ? n : m->w.n - r0;
+    ht_cpu_product(op->x, &m->w, r0, n, 0, m->w.k, &m->x, 0, 1, y, n, cpu_scratch(op->x, thread));
+    if (ht_stream_commit(op->x->stream, thread))
+        finish_rows(m, r0, n, y, m->y + r0);
+}
+
+static void prompt_chunk(const cpu_op *op, uint32_t chunk, uint32_t thread)
+{
+    const ht_op_matmul *m = &op->op.matmul;
+    uint32_t per_block = (m->w.n + op->grain[0] - 1) / op->grain[0], r0 = chunk % per_block * op->grain[0];
+    uint32_t n = m->w.n - r0 < op->grain[0] ? m->w.n - r0 : op->grain[0], t0 = chunk / per_block * op->tokens[0];
+    uint32_t nt = op->op.n_tok - t0 < op->tokens[0] ? op->op.n_tok - t0 : op->tokens[0];
+
+    ht_cpu_product(op->x, &m->w, r0, n, 0, m->w.k, &m->x, t0, nt, m->y + (size_t)t0 * m->y_stride + r0, m->y_stride,
+                   cpu_scratch(op->x, thread));
+    if (!m->bias && m->scale == 1.0f && m->clamp <= 0.0f)
+        return;
+    for (uint32_t t = t0; t < t0 + nt; t++) {
+        float *y = m->y + (size_t)t * m->y_stride + r0;
+        finish_rows(m, r0, n, y, y);
+    }
+}
+
+uint32_t ht_cpu_prompt_tokens(uint32_t k)
+{
+    uint32_t t = CHUNK_PRODUCTS / (16 * k) / 16 * 16;
+    return t < 64 ? 64 : t;
+}
+
+/* Rows per chunk of a prompt: the tiles of a product are 16 rows. At least eight chunks per thread. */
+static uint32_t rows_per_chunk(uint32_t n, uint32_t k, uint32_t threads, uint32_t n_tok)
+{
+    uint64_t grain = CHUNK_PRODUCTS / ((uint64_t)k * n_tok);
+    uint32_t fair = (n + 8 * threads - 1) / (8 * threads);
+
+    grain = grain > 256 ? 256 : grain;
+    grain = grain > fair ? fair : grain;
+    grain = (grain + 15) / 16 * 16;
+    return grain < 16 ? 16 : (uint32_t)grain;
 }
 
 bool ht_cpu_plan_matmul(cpu_op *op)
@@ -72,8 +111,18 @@ bool ht_cpu_plan_matmul(cpu_op *op)
     if (!ht_type_get(m->w.type) || !m->w.host || m->w.n == 0 || m->w.k == 0 || m->w.k > op->x->max_k)
         return false;
     op->n_phases = 1;
-    op->phase[0] = matmul_chunk;
-    op->grain[0] = rows_per_chunk(m->w.n, m->w.stride, op->x->threads, op->op.n_tok);
+    if (op->op.n_tok == 1) {
+        op->range[0] = token_range;
+        op->contested[0] = true;
+        op->grain[0] = ht_cpu_token_rows(m->w.stride, &op->most[0]);
+    } else {
+        op->phase[0] = prompt_chunk;
+        op->tokens[0] = ht_cpu_prompt_tokens(m->w.k);
+        op->tokens[0] = op->tokens[0] < op->op.n_tok ? op->tokens[0] : op->op.n_tok;
+        op->grain[0] = rows_per_chunk(m->w.n, m->w.k, op->x->threads, op->tokens[0]);
+    }
     op->n_chunks[0] = (m->w.n + op->grain[0] - 1) / op->grain[0];
+    if (op->op.n_tok > 1)
+        op->n_chunks[0] *= (op->op.n_tok + op->tokens[0] - 1) / op->tokens[0];
     return true;
 }

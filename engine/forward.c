@@ -7,6 +7,8 @@
 
 #include "engine/base/types.h"
 
+enum { LAYERS_AHEAD = 4 }; /* of a prompt, queued before the first is done */
+
 /* Carves 64-byte aligned pieces from one block; with base NULL it only counts. */
 typedef struct carver {
     uint8_t *base;
@@ -171,6 +173,7 @@ ht_status ht_forward_run(ht_forward *f, ht_state *s, const int32_t *ids, uint32_
 {
     const ht_model *m = f->m;
     ht_op embed = { .kind = HT_OP_EMBED, .n_tok = n };
+    ht_event ahead[LAYERS_AHEAD];
     ht_status st;
 
     fill_rope(f, s->pos, n);
@@ -179,12 +182,13 @@ ht_status ht_forward_run(ht_forward *f, ht_state *s, const int32_t *ids, uint32_
     if ((st = f->exec->ops->submit(f->exec, &embed, 1, NULL)) != HT_OK)
         return ht_fail(err, st, "the %s executor cannot read embeddings of this type", f->exec->ops->name);
     for (uint32_t il = 0; il < m->n_layer; il++) {
-        /* A deep model fills the queue, and there nobody looks at the wish to stop. */
-        if (cancel && atomic_load_explicit(&cancel->asked, memory_order_relaxed)) {
-            st = ht_fail(err, HT_ECANCELLED, "cancelled");
+        /* A prompt's layers take long: this thread stays near them, waiting, for there the wish to stop is looked at. */
+        ht_event *layer = &ahead[il % LAYERS_AHEAD];
+        if (n > 1 && il >= LAYERS_AHEAD && (st = f->exec->ops->wait(f->exec, *layer, cancel)) != HT_OK) {
+            st = ht_fail(err, st, "cancelled");
             goto drain;
         }
-        if ((st = ht_layer_run(f, s, il, n, cancel, err)) != HT_OK)
+        if ((st = ht_layer_run(f, s, il, n, cancel, layer, err)) != HT_OK)
             goto drain;
     }
     if (!on_logits) {

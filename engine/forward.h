@@ -58,7 +58,8 @@ void ht_forward_close(ht_forward *f);
 ht_status ht_forward_run(ht_forward *f, ht_state *s, const int32_t *ids, uint32_t n, ht_logits_fn *on_logits,
                          void *user, const ht_cancel *cancel, ht_error *err);
 
-/* One layer of a pass, in layer.c. */
-ht_status ht_layer_run(ht_forward *f, ht_state *s, uint32_t il, uint32_t n, const ht_cancel *cancel, ht_error *err);
+/* One layer of a pass, in layer.c: queued when it returns, done at the event. */
+ht_status ht_layer_run(ht_forward *f, ht_state *s, uint32_t il, uint32_t n, const ht_cancel *cancel, ht_event *done,
+                       ht_error *err);
 
 #endif

@@ -351,7 +351,8 @@ static ht_status mixture(ops *o, ht_forward *f, uint32_t il, uint32_t n, const h
     return HT_OK;
 }
 
-ht_status ht_layer_run(ht_forward *f, ht_state *s, uint32_t il, uint32_t n, const ht_cancel *cancel, ht_error *err)
+ht_status ht_layer_run(ht_forward *f, ht_state *s, uint32_t il, uint32_t n, const ht_cancel *cancel, ht_event *done,
+                       ht_error *err)
 {
     const ht_model *m = f->m;
     const ht_layer *l = &m->layers[il];
@@ -372,5 +373,5 @@ ht_status ht_layer_run(ht_forward *f, ht_state *s, uint32_t il, uint32_t n, cons
     if (st != HT_OK)
         return st;
     residual(&o, f, l->post_ffn_norm, f->y);
-    return submit(f, &o, NULL, err);
+    return submit(f, &o, done, err);
 }

@@ -31,7 +31,7 @@
 
 typedef enum ht_precision { HT_PRECISION_F32, HT_PRECISION_FAST } ht_precision;
 
-/* Asked for from any thread; looked at between operations. */
+/* Asked for from any thread; looked at between pieces of operations. */
 typedef struct ht_cancel { _Atomic bool asked; } ht_cancel;
 
 /* 8-bit activations of n tokens: token t at q + t * stride, d + t * (stride / 32), s + t * (stride / 16). */
@@ -165,8 +165,8 @@ typedef struct ht_ffn_item {
 
 /* y[t] = sum over items in the order given, over their segments in order, of weight * down(act(gate x) * (up x)). y
  * is overwritten. h: scratch [sum of n_tokens][n_ff]. gathered: scratch [sum of n_tokens][d_model] for the tokens of
- * each item side by side, needed where an item has a token list and n_tok > 1. h_norm: an RMS norm over the whole h
- * before down (bitnet), or NULL. */
+ * each item side by side, needed where an item has a token list and n_tok > 1, and for the outputs of more than one item
+ * where n_tok == 1. h_norm: an RMS norm over the whole h before down (bitnet), or NULL. */
 typedef struct ht_op_ffn {
     const ht_ffn_item *items;
     uint32_t n_items;
@@ -279,8 +279,8 @@ typedef struct ht_exec_ops {
     const char *name;
     /* Appends n operations. HT_EINVAL for an operation it cannot run; nothing of the list is run then. */
     ht_status (*submit)(ht_exec *, const ht_op *ops, size_t n, ht_event *done);
-    /* Blocks until the event. The calling thread helps with the work. Where cancel is asked for, operations not yet
-     * begun are dropped, the queue is left empty and HT_ECANCELLED returned. */
+    /* Blocks until the event. The calling thread helps with the work. Where cancel is asked for, what has not yet
+     * begun is dropped, the queue is left empty and HT_ECANCELLED returned. */
     ht_status (*wait)(ht_exec *, ht_event, const ht_cancel *);
     void (*close)(ht_exec *);
 } ht_exec_ops;
