@@ -344,6 +344,23 @@ uint64_t ht_gguf_file_bytes(const ht_gguf *g, uint32_t file)
     return file < g->n_files ? g->files[file].map.bytes : 0;
 }
 
+ht_status ht_gguf_check_size(const ht_gguf *g, ht_error *err)
+{
+    for (uint32_t i = 0; i < g->n_files; i++) {
+        uint64_t now = g->files[i].borrowed ? UINT64_MAX : ht_os_map_size_now(&g->files[i].map);
+        if (now < g->files[i].map.bytes)
+            return ht_fail(err, HT_EIO, "%s: the file was cut from %llu to %llu bytes while it was open",
+                           ht_gguf_short(g->files[i].path), (ull)g->files[i].map.bytes, (ull)now);
+    }
+    return HT_OK;
+}
+
+uint64_t ht_gguf_table_bytes(const ht_gguf *g)
+{
+    return g->n_kv * (sizeof *g->kvs + sizeof *g->kv_index) +
+           g->n_tensors * (sizeof *g->tensors + sizeof *g->tensor_index);
+}
+
 uint64_t ht_gguf_n_kv(const ht_gguf *g)
 {
     return g->n_kv + g->n_extra;

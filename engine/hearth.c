@@ -66,6 +66,28 @@ static ht_status apply_overrides(ht_gguf *g, const hearth_model_params *p, ht_er
     return HT_OK;
 }
 
+/* Starts reading the weights, while vocabulary and tables are built. Only what fits is read ahead: of a file larger
+ * than the memory the first part, and what comes after takes its place as the pager thinks best. */
+static ht_status read_ahead(hearth_model *m, ht_error *err)
+{
+    uint64_t most = ht_os_ram_available();
+    ht_ahead_range *ranges;
+    uint32_t n;
+    bool whole;
+
+    most -= most / 8;
+    if (m->budget.ram_bytes && m->budget.ram_bytes < most)
+        most = m->budget.ram_bytes;
+    ht_status st = ht_ahead_plan(m->gguf, most, &ranges, &n, &whole, err);
+    if (st != HT_OK)
+        return st;
+    ht_ahead_vectors(m->gguf);
+    for (uint32_t i = 0; i < n && whole; i++)
+        ht_os_prefer_large(ranges[i].data, (size_t)ranges[i].bytes);
+    ht_ahead_open(&m->ahead, ranges, n, HT_AHEAD_THREADS, NULL, NULL);
+    return HT_OK;
+}
+
 static ht_status open_vocabulary(hearth_model *m, bool needed, ht_error *err)
 {
     ht_error why;
@@ -183,6 +205,8 @@ hearth_status hearth_model_open(hearth_model **out, const char *path, const hear
         st = ht_fail(err, HT_ECANCELLED, "cancelled");
         goto fail;
     }
+    if (!p.vocab_only && p.io != HEARTH_IO_MMAP && (st = read_ahead(m, err)) != HT_OK)
+        goto fail;
     if ((st = open_vocabulary(m, p.vocab_only, err)) != HT_OK)
         goto fail;
     if (!p.vocab_only) {
@@ -199,6 +223,8 @@ hearth_status hearth_model_open(hearth_model **out, const char *path, const hear
     }
     if ((st = describe(m, err)) != HT_OK)
         goto fail;
+    m->table_bytes =
+        ht_gguf_table_bytes(m->gguf) + m->m.table_bytes + (m->tok ? ht_tokenizer_bytes(m->tok) : 0);
     if (p.progress)
         p.progress(p.progress_user, "opening", 1, 1);
     *out = m;
@@ -223,6 +249,7 @@ void hearth_model_close(hearth_model **mp)
     hearth_model *m = mp ? *mp : NULL;
     if (!m)
         return;
+    ht_ahead_close(&m->ahead);
     if (m->exec)
         m->exec->ops->close(m->exec);
     ht_topology_deinit(&m->topology);

@@ -111,7 +111,11 @@ typedef struct hearth_model_params {
 } hearth_model_params;
 #define HEARTH_MODEL_PARAMS_INIT { .size = sizeof(hearth_model_params) }
 
-/* Opens a GGUF file (the first of a split set opens all). The weights are mapped, not copied.
+/* Opens a GGUF file (the first of a split set opens all). The weights are mapped, not copied, and read ahead of the first
+ * pass by threads of the model's own, as far as they fit into ram_bytes and free memory (io MMAP: left to the pager).
+ * A file must not be cut while it is open: each pass looks at its size first and fails with EIO, as it does where reading
+ * ahead met a failing disk, but a cut or a fault in the middle of a pass ends the process (SIGBUS), for the library
+ * installs no signal handlers.
  * Fails: EIO, EFORMAT (damaged), EUNSUPPORTED (architecture, type or tokenizer named), ENOMEM, EINVAL. */
 HEARTH_API hearth_status hearth_model_open(hearth_model **out, const char *path, const hearth_model_params *params,
                                            hearth_error *err);

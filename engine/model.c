@@ -23,8 +23,10 @@ void *ht_model_alloc(ht_model *m, size_t n, size_t size)
         m->cap_chunks = cap;
     }
     void *p = calloc(n ? n : 1, size);
-    if (p)
+    if (p) {
         m->chunks[m->n_chunks++] = p;
+        m->table_bytes += (uint64_t)n * size;
+    }
     return p;
 }
 

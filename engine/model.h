@@ -87,6 +87,7 @@ typedef struct ht_model {
     uint64_t n_params, weight_bytes, bytes_per_token;
     void **chunks;                         /* everything allocated at load */
     size_t n_chunks, cap_chunks;
+    uint64_t table_bytes;                  /* of the chunks: vectors as float32, lists of layers and experts */
 } ht_model;
 
 /* HT_EFORMAT: a key or tensor is missing, has the wrong shape or a value out of range. HT_EUNSUPPORTED:

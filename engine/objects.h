@@ -4,6 +4,7 @@
 #define HT_OBJECTS_H
 
 #include "cpu/cpu.h"
+#include "engine/ahead.h"
 #include "engine/base/os.h"
 #include "engine/base/plan.h"
 #include "engine/chat.h"
@@ -22,6 +23,8 @@ struct hearth_model {
     ht_budget budget;     /* 0: what is free */
     uint64_t reserved;    /* of it by open sessions: whole contexts, scratch */
     uint64_t exec_bytes;  /* scratch of the executor's threads */
+    uint64_t table_bytes; /* vocabulary, names, vectors as float32: what opening took beside the mapping */
+    ht_ahead ahead;       /* of the file, for the first pass */
     ht_os_mutex budget_lock; /* over reserved: sessions open and close in any thread */
     ht_os_mutex lock;     /* one session computes at a time */
     uint32_t threads;

@@ -25,7 +25,7 @@ static ht_status choose_context(const hearth_model *m, uint32_t asked, uint64_t 
                                 uint32_t *n_ctx, ht_error *err)
 {
     const ht_model *w = &m->m;
-    uint64_t fixed = scratch + m->exec_bytes + ht_state_fixed_bytes(w), budget = m->budget.ram_bytes, left, sets;
+    uint64_t fixed = scratch + m->exec_bytes + m->table_bytes + ht_state_fixed_bytes(w), budget = m->budget.ram_bytes, left, sets;
     uint32_t want = asked ? asked : w->n_ctx_train;
 
     if (asked > MAX_CONTEXT)
@@ -41,7 +41,7 @@ static ht_status choose_context(const hearth_model *m, uint32_t asked, uint64_t 
     uint64_t fit = sets > UINT32_MAX / HT_KV_PAGE ? UINT32_MAX : sets * HT_KV_PAGE;
     /* Scratch and recurrent state are touched as a whole: a file that asks for absurd ones must fail here. */
     if (fixed > (budget ? budget : ht_os_ram_available()))
-        return ht_fail(err, HT_ENOMEM, "%.1f MiB of scratch and recurrent state do not fit %s of %.1f MiB", mib(fixed),
+        return ht_fail(err, HT_ENOMEM, "%.1f MiB of scratch and tables do not fit %s of %.1f MiB", mib(fixed),
                        budget ? "the budget (--ram)" : "the free memory", mib(budget ? budget : ht_os_ram_available()));
     if (fit < want && asked && budget)
         return ht_fail(
@@ -67,7 +67,7 @@ static ht_status choose_context(const hearth_model *m, uint32_t asked, uint64_t 
  * The batch changes no bit, only how fast a prompt is read. */
 static uint64_t scratch_goal(const hearth_model *m)
 {
-    uint64_t taken = m->m.weight_bytes + m->exec_bytes, budget = m->budget.ram_bytes;
+    uint64_t taken = m->m.weight_bytes + m->exec_bytes + m->table_bytes, budget = m->budget.ram_bytes;
     uint64_t share = budget > taken ? (budget - taken) / 4 : 0;
     return budget && share < SCRATCH_GOAL ? share : SCRATCH_GOAL;
 }
@@ -102,7 +102,8 @@ hearth_status hearth_session_open(hearth_session **out, hearth_model *m, const h
         return (hearth_status)ht_fail(err, HT_ENOMEM, "session");
     s->model = m;
     s->pending = -1;
-    uint64_t scratch = ht_forward_bytes(&m->m, m->f32, batch, rows), set_bytes = ht_state_set_bytes(&m->m, kv);
+    uint64_t scratch = ht_forward_bytes(&m->m, m->f32, batch, rows);
+    uint64_t set_bytes = ht_state_set_bytes(&m->m, kv) + ht_state_set_table_bytes(&m->m);
     ht_os_lock(&m->budget_lock);
     st = choose_context(m, p.n_ctx, scratch, set_bytes, &n_ctx, err);
     if (st == HT_OK) {
@@ -165,6 +166,16 @@ ht_status ht_session_compute(hearth_session *s, const hearth_token *ids, size_t 
 
     if (s->spoilt)
         return ht_fail(err, HT_EINVAL, "a cancelled pass left this model's state half-way: rewind to 0 first");
+    /* A cut file and a failing disk are found here, with a sentence, where the look comes before the touch. */
+    if ((st = ht_gguf_check_size(s->model->gguf, err)) != HT_OK)
+        return st;
+    if (ht_ahead_failed(&s->model->ahead))
+        return ht_fail(err, HT_EIO, "%s: the weights cannot be read from the disk", ht_gguf_path(s->model->gguf, 0));
+    if (ht_ahead_busy(&s->model->ahead)) {
+        const ht_part *embed = &s->model->m.embed;
+        for (size_t i = 0; i < n; i++)
+            ht_os_will_need((const uint8_t *)embed->host + (size_t)ids[i] * embed->stride, embed->stride);
+    }
     if ((st = ht_state_reserve(&s->state, s->state.pos + (uint32_t)n, err)) != HT_OK)
         return st;
     for (size_t i = 0; i < n && st == HT_OK; i += s->forward.batch) {

@@ -49,6 +49,8 @@ uint64_t ht_state_fixed_bytes(const ht_model *m)
     return n * sizeof(float);
 }
 
+uint64_t ht_state_set_table_bytes(const ht_model *m) { return ((uint64_t)m->n_layer + 1) * sizeof(void *); }
+
 ht_status ht_state_open(ht_state *s, const ht_model *m, const ht_mem *mem, ht_type kv_type, uint32_t n_ctx,
                         ht_error *err)
 {

@@ -32,6 +32,8 @@ typedef struct ht_state {
 /* Bytes of one page set, of the recurrent state. */
 uint64_t ht_state_set_bytes(const ht_model *m, ht_type kv_type);
 uint64_t ht_state_fixed_bytes(const ht_model *m);
+/* What the lists of pages take for each page set of the context, filled or not. */
+uint64_t ht_state_set_table_bytes(const ht_model *m);
 /* Whether rows of every layer can be stored in this type (block formats need multiples of 32). */
 bool ht_state_type_fits(const ht_model *m, ht_type kv_type);
 

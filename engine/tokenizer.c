@@ -48,6 +48,16 @@ const ht_vocab_info *ht_tokenizer_info(const ht_tokenizer *t)
     return &t->info;
 }
 
+uint64_t ht_tokenizer_bytes(const ht_tokenizer *t)
+{
+    uint64_t vocab = t->info.n_vocab;
+    return sizeof *t + t->cap_bytes + (uint64_t)t->cap_texts * sizeof *t->text +
+           vocab * (sizeof *t->piece + sizeof *t->type + sizeof *t->flags + sizeof *t->prio) +
+           ((uint64_t)t->slot_mask + 1) * sizeof *t->slots +
+           (t->merges ? ((uint64_t)t->merge_mask + 1) * sizeof *t->merges : 0) +
+           (uint64_t)t->n_classes * sizeof *t->classes;
+}
+
 const char *ht_tokenizer_note(const ht_tokenizer *t)
 {
     return t->note[0] ? t->note : NULL;

@@ -29,6 +29,7 @@ typedef struct ht_vocab_info {
 ht_status ht_tokenizer_open(ht_tokenizer **out, const ht_gguf *g, ht_error *err);
 void ht_tokenizer_close(ht_tokenizer **t);
 const ht_vocab_info *ht_tokenizer_info(const ht_tokenizer *t);
+uint64_t ht_tokenizer_bytes(const ht_tokenizer *t); /* memory that its tables take */
 /* What a person should know of how the file was read (an unknown pre-tokenizer, say); NULL where all is well. */
 const char *ht_tokenizer_note(const ht_tokenizer *t);
 

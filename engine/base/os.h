@@ -22,8 +22,14 @@ typedef struct ht_os_map {
 } ht_os_map;
 ht_status ht_os_map_open(ht_os_map *m, const char *path, ht_error *err);
 void ht_os_map_close(ht_os_map *m); /* zero-initialised objects too */
-/* Asks the system to read [offset, offset + bytes) ahead; never fails, may do nothing. */
-void ht_os_map_will_need(const ht_os_map *m, uint64_t offset, uint64_t bytes);
+/* The file's size now; a mapping beyond it must not be touched. UINT64_MAX where it cannot be told. */
+uint64_t ht_os_map_size_now(const ht_os_map *m);
+/* Of mapped memory. will_need: asks for reading it, without waiting. populate: reads what is missing and enters all in the page tables, blocking; false where touching
+ * it would end the process (a cut file, a failing disk). large: asks for large pages, and so for large reads, where the
+ * system has them for files; to be asked for only where all of it fits into memory. */
+void ht_os_will_need(const void *p, size_t bytes);
+bool ht_os_populate(const void *p, size_t bytes);
+void ht_os_prefer_large(const void *p, size_t bytes);
 
 /* Is there something at `path` that is no regular file (a device, a pipe, a folder), which must not be replaced by
  * one? */

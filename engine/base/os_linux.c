@@ -70,11 +70,41 @@ void ht_os_map_close(ht_os_map *m)
     *m = (ht_os_map){ .fd = -1 };
 }
 
-void ht_os_map_will_need(const ht_os_map *m, uint64_t offset, uint64_t bytes)
+uint64_t ht_os_map_size_now(const ht_os_map *m)
 {
-    uint64_t page = ht_os_page(), first = offset & ~(page - 1);
-    if (m->data && offset < m->bytes)
-        madvise((void *)(uintptr_t)(m->data + first), (size_t)(bytes + (offset - first)), MADV_WILLNEED);
+    struct stat st;
+    return m->data && fstat(m->fd, &st) == 0 ? (uint64_t)st.st_size : UINT64_MAX;
+}
+
+/* madvise over the pages that hold [p, p + bytes). */
+static int advise(const void *p, size_t bytes, int advice)
+{
+    size_t lead = (uintptr_t)p % ht_os_page();
+    return madvise((uint8_t *)(uintptr_t)p - lead, bytes + lead, advice);
+}
+
+void ht_os_will_need(const void *p, size_t bytes) { advise(p, bytes, MADV_WILLNEED); }
+
+bool ht_os_populate(const void *p, size_t bytes)
+{
+#ifdef MADV_POPULATE_READ
+    if (advise(p, bytes, MADV_POPULATE_READ) == 0)
+        return true;
+    if (errno != EINVAL) /* a system older than the advice: Linux 5.14 */
+        return errno != EFAULT && errno != EHWPOISON;
+#endif
+    ht_os_will_need(p, bytes);
+    return true;
+}
+
+void ht_os_prefer_large(const void *p, size_t bytes)
+{
+#ifdef MADV_HUGEPAGE
+    advise(p, bytes, MADV_HUGEPAGE);
+#else
+    (void)p;
+    (void)bytes;
+#endif
 }
 
 bool ht_os_is_special(const char *path)

@@ -27,9 +27,12 @@ Test(os, maps)
     cr_expect_eq(m.bytes, 10000);
     for (int i = 0; i < 10000; i++)
         cr_assert_eq(m.data[i], i & 255);
-    ht_os_map_will_need(&m, 0, 10000);
-    ht_os_map_will_need(&m, 5000, 100);
-    ht_os_map_will_need(&m, 20000, 1);
+    ht_os_prefer_large(m.data, 10000);
+    ht_os_will_need(m.data + 5000, 100);
+    cr_expect(ht_os_populate(m.data, 10000) && ht_os_populate(m.data + 5000, 100));
+    cr_expect_eq(ht_os_map_size_now(&m), 10000);
+    cr_assert_eq(truncate(path, 5000), 0);
+    cr_expect_eq(ht_os_map_size_now(&m), 5000, "a file that was cut");
     ht_os_map_close(&m);
     ht_os_map_close(&m);
     cr_assert_eq(truncate(path, 0), 0);
