@@ -137,7 +137,8 @@ static void walk(void *arg)
     atomic_fetch_sub(&a->walking, 1);
 }
 
-void ht_ahead_open(ht_ahead *a, ht_ahead_range *ranges, uint32_t n, uint32_t n_threads, ht_ahead_fn *read, void *user)
+ht_status ht_ahead_open(ht_ahead *a, ht_ahead_range *ranges, uint32_t n, uint32_t n_threads, ht_ahead_fn *read, void *user,
+                        ht_error *err)
 {
     memset(a, 0, sizeof *a);
     a->ranges = ranges;
@@ -148,10 +149,12 @@ void ht_ahead_open(ht_ahead *a, ht_ahead_range *ranges, uint32_t n, uint32_t n_t
         atomic_fetch_add(&a->walking, 1);
         if (ht_os_thread_start(&a->threads[a->n_threads], walk, a, "hearth-ahead") != HT_OK) {
             atomic_fetch_sub(&a->walking, 1);
-            break;
+            ht_ahead_close(a);
+            return ht_fail(err, HT_ENOMEM, "starting a thread to read ahead failed");
         }
         a->n_threads++;
     }
+    return HT_OK;
 }
 
 void ht_ahead_wait(ht_ahead *a)

@@ -17,7 +17,7 @@
 #include "engine/gguf.h"
 
 /* Windows end at multiples of this address: large enough for any disk's sequential speed, small enough to stop within
- * milliseconds. Two threads keep a disk busy; four gained nothing more (1.4-1.6 GB/s on a disk that gave 0.7-1.2 to one). */
+ * milliseconds. Two threads keep a disk busy and leave the processors to the computing. */
 enum { HT_AHEAD_WINDOW = 4 << 20, HT_AHEAD_THREADS = 2 };
 
 typedef struct ht_ahead_range { const uint8_t *data; uint64_t bytes; } ht_ahead_range;
@@ -47,9 +47,10 @@ void ht_ahead_vectors(const ht_gguf *g);
 ht_status ht_ahead_plan(const ht_gguf *g, uint64_t most, ht_ahead_range **ranges, uint32_t *n, bool *whole,
                         ht_error *err);
 
-/* Starts the walk over `ranges` (malloc'ed; taken over in every case) with up to n_threads threads; where none can be
- * started nothing is read ahead, which is no failure. read NULL: ht_os_populate. */
-void ht_ahead_open(ht_ahead *a, ht_ahead_range *ranges, uint32_t n, uint32_t n_threads, ht_ahead_fn *read, void *user);
+/* Starts the walk over `ranges` (malloc'ed; taken over in every case) with up to n_threads threads. read NULL:
+ * ht_os_populate. Fails: ENOMEM where a thread cannot be started; nothing is read then. */
+ht_status ht_ahead_open(ht_ahead *a, ht_ahead_range *ranges, uint32_t n, uint32_t n_threads, ht_ahead_fn *read, void *user,
+                        ht_error *err);
 /* Stops and joins; zero-initialised objects too. */
 void ht_ahead_close(ht_ahead *a);
 /* Waits for the walk's end (tests, measurements). */

@@ -84,8 +84,7 @@ static ht_status read_ahead(hearth_model *m, ht_error *err)
     ht_ahead_vectors(m->gguf);
     for (uint32_t i = 0; i < n && whole; i++)
         ht_os_prefer_large(ranges[i].data, (size_t)ranges[i].bytes);
-    ht_ahead_open(&m->ahead, ranges, n, HT_AHEAD_THREADS, NULL, NULL);
-    return HT_OK;
+    return ht_ahead_open(&m->ahead, ranges, n, HT_AHEAD_THREADS, NULL, NULL, err);
 }
 
 static ht_status open_vocabulary(hearth_model *m, bool needed, ht_error *err)

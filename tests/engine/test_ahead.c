@@ -139,7 +139,7 @@ Test(ahead, hands_out_windows_in_order)
     static record rec;
     ht_ahead a;
     atomic_store(&rec.go, 1);
-    ht_ahead_open(&a, two_ranges(), 2, 1, note, &rec);
+    cr_assert_eq(ht_ahead_open(&a, two_ranges(), 2, 1, note, &rec, NULL), HT_OK);
     ht_ahead_wait(&a);
     cr_expect(!ht_ahead_busy(&a) && !ht_ahead_failed(&a));
     cr_assert_eq(rec.n, 5, "%u windows", rec.n);
@@ -169,7 +169,7 @@ Test(ahead, close_joins)
     static record rec;
     ht_ahead a;
     ht_os_thread other;
-    ht_ahead_open(&a, two_ranges(), 2, 1, note, &rec);
+    cr_assert_eq(ht_ahead_open(&a, two_ranges(), 2, 1, note, &rec, NULL), HT_OK);
     while (atomic_load(&rec.entered) == 0)
         ht_os_wait(&rec.entered, 0, 0);
     cr_expect(ht_ahead_busy(&a));
@@ -186,7 +186,7 @@ Test(ahead, a_failed_window_ends_the_walk)
     static record rec = { .fail_at = 2 };
     ht_ahead a;
     atomic_store(&rec.go, 1);
-    ht_ahead_open(&a, two_ranges(), 2, 1, note, &rec);
+    cr_assert_eq(ht_ahead_open(&a, two_ranges(), 2, 1, note, &rec, NULL), HT_OK);
     ht_ahead_wait(&a);
     cr_expect(ht_ahead_failed(&a));
     cr_expect_eq(rec.n, 2);
