@@ -217,7 +217,8 @@ static bool help(ht_stream *s, slot *sl, uint64_t number, uint32_t thread)
     seat *me = &s->seats[thread];
 
     for (int round = 0; round < 2; round++) {
-        for (double t0 = ht_os_now(), us = 0.0; us < OVERDUE_US; us = us_since(t0)) {
+        double t0 = ht_os_now(), us = 0.0;
+        while (us < OVERDUE_US) {
             for (int i = 0; i < 16; i++) {
                 if (atomic_load_explicit(&s->completed, memory_order_acquire) > number)
                     return false;
@@ -225,6 +226,7 @@ static bool help(ht_stream *s, slot *sl, uint64_t number, uint32_t thread)
             }
             if (us > PAUSE_US)
                 ht_os_yield();
+            us = us_since(t0);
         }
         for (uint32_t i = 1; i < s->n_threads; i++) {
             seat *other = &s->seats[(thread + i) % s->n_threads];
@@ -299,10 +301,11 @@ static void await(ht_stream *s, ready_fn *ready, uint64_t number, uint32_t limit
             pause_cpu();
             continue;
         }
-        for (; us < PAUSE_US + YIELD_US; us = us_since(t0)) {
+        while (us < PAUSE_US + YIELD_US) {
             if (ready(s, number))
                 return;
             ht_os_yield();
+            us = us_since(t0);
         }
         break;
     }
