@@ -204,18 +204,16 @@ static uint32_t enough_tokens(ht_type type)
     case HT_Q5_0:
     case HT_Q5_1:
     case HT_IQ1_S: return 3;
-    case HT_Q8_0:
     case HT_Q2_K:
-    case HT_Q3_K:
-    case HT_TQ2_0: return 7;
     case HT_Q4_K:
     case HT_IQ2_XXS:
     case HT_IQ2_XS:
     case HT_IQ2_S:
     case HT_IQ4_NL:
     case HT_IQ4_XS:
-    case HT_MXFP4:
     case HT_TQ1_0: return 6;
+    case HT_Q8_0: return 7;
+    case HT_TQ2_0: return 8;
     default: return 4;
     }
 }
