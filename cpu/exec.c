@@ -62,6 +62,7 @@ static bool plan(cpu_op *op)
     case HT_OP_MATMUL: return ht_cpu_plan_matmul(op);
     case HT_OP_FFN: return ht_cpu_plan_ffn(op);
     case HT_OP_ATTEND: return ht_cpu_plan_attend(op);
+    case HT_OP_KV_WRITE: return ht_cpu_plan_kv_write(op);
     case HT_OP_CONV: return ht_cpu_plan_conv(op);
     case HT_OP_DELTA: return ht_cpu_plan_delta(op);
     default: return ht_cpu_plan_small(op);

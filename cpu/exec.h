@@ -72,10 +72,13 @@ static inline float *cpu_tile(const cpu_op *op, uint32_t thread, uint32_t i)
     return (float *)(void *)base + (size_t)i * CPU_TILE;
 }
 
+size_t ht_cpu_attend_scratch_bytes(uint32_t max_head);
+
 /* Planning: sets phases, chunks and grains; false: the operation cannot be run (its fields contradict one another). */
 bool ht_cpu_plan_matmul(cpu_op *op);
 bool ht_cpu_plan_ffn(cpu_op *op);
 bool ht_cpu_plan_attend(cpu_op *op);
+bool ht_cpu_plan_kv_write(cpu_op *op);
 bool ht_cpu_plan_conv(cpu_op *op);
 bool ht_cpu_plan_delta(cpu_op *op);
 bool ht_cpu_plan_small(cpu_op *op); /* all the others */

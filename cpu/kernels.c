@@ -5,6 +5,7 @@
 
 #include <string.h>
 
+#include "cpu/attend.h"
 #include "cpu/dot.h"
 #include "cpu/gemm.h"
 #include "cpu/gemm_tile.h"
@@ -29,6 +30,11 @@ void ht_kernels_init(ht_kernels *k, ht_isa isa)
 #include "cpu/gemm.inc"
 #undef HT_GEMM_Q8
 #undef HT_GEMM_F32
+#define HT_ATTEND(level, fn)                                                                                           \
+    if (ht_isa_has(isa, HT_ISA_##level))                                                                               \
+        k->attend = fn;
+#include "cpu/attend.inc"
+#undef HT_ATTEND
     ht_vec_kernels_init(&k->vec, isa);
 }
 
@@ -36,4 +42,10 @@ size_t ht_gemm_scratch_bytes(uint32_t k)
 {
     const size_t q8 = ht_gemm_q8_bytes(k), f32 = ht_gemm_f32_bytes();
     return q8 > f32 ? q8 : f32;
+}
+
+size_t ht_attend_scratch_bytes(uint32_t k_dim)
+{
+    const size_t scores = (size_t)HT_ATTEND_QUERIES * HT_ATTEND_STRIDE, weights = (size_t)6 * HT_ATTEND_STRIDE;
+    return (scores + weights + ht_attend_tile_floats(k_dim) + (size_t)HT_ATTEND_QUERIES * k_dim) * sizeof(float);
 }

@@ -54,20 +54,12 @@ typedef struct ht_vec_kernels {
     void (*rope)(float *x, uint32_t n_rot, bool neox, const float *cos_sin); /* one head */
     /* <a, b> by the float contract (acc i mod 32). */
     float (*dot)(const float *a, const float *b, uint32_t n);
-    /* Float32 row to a KV row of type (F32, F16, Q8_0, Q4_0), and one page's attention for one query head: see
-     * ht_attend. */
+    /* Float32 row to a row of type F32, F16, Q8_0 or Q4_0 as GGUF has it. */
     void (*kv_store)(ht_type type, const float *x, uint32_t n, void *row);
-    /* scores[j] = scale * <q, K[j]> (then cap * tanh(. / cap) where cap > 0), j in [j0, j1); K rows k_bytes apart. */
-    void (*attend_scores)(ht_type type, const float *q, const void *k, size_t k_bytes, uint32_t k_dim, uint32_t j0,
-                          uint32_t j1, float scale, float cap, float *scores);
-    /* In: scores[j0..j1). m = max, p_j = exp(s_j - m), l = sum p_j (acc j mod 16, then tree), o[d] = sum_j p_j *
-     * V[j][d] by fmaf in order of j from 0. Writes *m, *l and o[0..v_dim). */
-    void (*attend_values)(ht_type type, float *scores, const void *v, size_t v_bytes, uint32_t v_dim, uint32_t j0,
-                          uint32_t j1, float *m, float *l, float *o);
-    /* Joins a page's partial (m, l, o) into the running (*M, *L, O): M' = max, a = exp(M - M'), b = exp(m - M'),
-     * L = fmaf(l, b, L * a), O = fmaf(o, b, O * a). The first page is copied. */
+    /* Joins a span's partial (m, l, o) into the running (*M, *L, O): M' = max, a = exp(M - M'), b = exp(m - M'),
+     * L = fmaf(l, b, L * a), O = fmaf(o, b, O * a). The first span is copied. */
     void (*attend_join)(float m, float l, const float *o, float *M, float *L, float *O, uint32_t v_dim, bool first);
-    void (*softmax)(float *x, uint32_t n); /* in place: max, exp, sum as in attend_values, then * (1 / l) */
+    void (*softmax)(float *x, uint32_t n); /* in place: max, exp, sum by j mod 16, then * (1 / l) */
     /* One token, one channel range of a causal convolution: see ht_op_conv; state [taps-1][n] is shifted. */
     void (*conv)(const float *x, float *y, uint32_t n, uint32_t taps, const float *w, const float *bias, float *state,
                  uint32_t state_stride, bool silu);
@@ -79,12 +71,37 @@ typedef struct ht_vec_kernels {
     uint64_t (*read)(const uint64_t *x, size_t n);
 } ht_vec_kernels;
 
+/* One query: a head of a token. */
+typedef struct ht_attend_query {
+    const float *q;  /* [k_dim] */
+    uint32_t j0, j1; /* positions of the span that it sees; j0 == j1: none, the query is left out */
+    float m, l;      /* out: the largest score, the sum of exp(score - m) */
+    float *o;        /* out: [v_dim rounded up to 16] sum of exp(score - m) * V */
+} ht_attend_query;
+
+enum { HT_ATTEND_QUERIES = 48, HT_ATTEND_PAGES = HT_ATTEND_SPAN / HT_KV_PAGE };
+
+/* Some queries of one KV head over one span. Score: cap > 0 ? cap * tanh(scale * <q, K> / cap) : scale * <q, K>. */
+typedef struct ht_attend_span {
+    ht_type type;
+    uint32_t k_dim, v_dim;
+    const uint8_t *k[HT_ATTEND_PAGES], *v[HT_ATTEND_PAGES]; /* of this head, see ht_kv_view; no page is
+        read before the first or after the last that a query sees */
+    float scale, cap;
+    uint32_t n_q; /* 1 .. HT_ATTEND_QUERIES */
+    ht_attend_query *query;
+    void *scratch; /* ht_attend_scratch_bytes() of 64-byte aligned memory of this thread */
+} ht_attend_span;
+
+typedef void ht_attend_fn(const ht_attend_span *s);
+
 typedef struct ht_kernels {
     ht_isa isa;
     ht_dot_q8_fn *dot_q8[HT_TYPE_MAX];   /* NULL for types that are not quantised */
     ht_dot_f32_fn *dot_f32[HT_TYPE_MAX]; /* every supported type */
     ht_gemm_q8_fn *gemm_q8;
     ht_gemm_f32_fn *gemm_f32;
+    ht_attend_fn *attend;
     ht_vec_kernels vec;
 } ht_kernels;
 
@@ -92,5 +109,6 @@ typedef struct ht_kernels {
 void ht_kernels_init(ht_kernels *k, ht_isa isa);
 
 size_t ht_gemm_scratch_bytes(uint32_t k); /* per thread, for rows of k elements, either kind */
+size_t ht_attend_scratch_bytes(uint32_t k_dim);
 
 #endif

@@ -15,8 +15,8 @@ enum { DOWN_ROWS = 32 };
 
 size_t ht_cpu_ops_scratch_bytes(uint32_t max_head)
 {
-    size_t ffn = 2 * CPU_TILE * sizeof(float), attend = (HT_KV_PAGE + 4 * (size_t)max_head) * sizeof(float);
-    return ffn > attend ? ffn : attend;
+    size_t ffn = 2 * CPU_TILE * sizeof(float), attend = ht_cpu_attend_scratch_bytes(max_head);
+    return ffn > attend ? ffn : attend; /* recurrent state takes less than attention */
 }
 
 static void copy_token(const ht_act *from, uint32_t i, const ht_act *to, uint32_t j, uint32_t k)

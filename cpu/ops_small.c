@@ -85,23 +85,6 @@ static void rope_chunk(const cpu_op *op, uint32_t t, uint32_t thread)
                                 r->table + (size_t)t * r->table_stride);
 }
 
-static void kv_write_chunk(const cpu_op *op, uint32_t t, uint32_t thread)
-{
-    const ht_op_kv_write *w = &op->op.kv_write;
-    const ht_kv_view *kv = &w->kv;
-    uint32_t pos = w->pos0 + t, j = pos % HT_KV_PAGE;
-    uint8_t *page = kv->pages[pos / HT_KV_PAGE];
-
-    (void)thread;
-    for (uint32_t h = 0; h < kv->n_kv; h++) {
-        size_t row = (size_t)h * HT_KV_PAGE + j;
-        op->x->kernels.vec.kv_store((ht_type)kv->type, w->k + (size_t)t * w->k_stride + (size_t)h * kv->k_dim,
-                                    kv->k_dim, page + row * kv->k_row_bytes);
-        op->x->kernels.vec.kv_store((ht_type)kv->type, w->v + (size_t)t * w->v_stride + (size_t)h * kv->v_dim,
-                                    kv->v_dim, page + kv->v_offset + row * kv->v_row_bytes);
-    }
-}
-
 static void quantise_chunk(const cpu_op *op, uint32_t t, uint32_t thread)
 {
     (void)thread;
@@ -173,7 +156,6 @@ bool ht_cpu_plan_small(cpu_op *op)
         chunks *= (o->softcap.k + WIDE - 1) / WIDE;
         break;
     case HT_OP_ROPE: fn = rope_chunk; break;
-    case HT_OP_KV_WRITE: fn = kv_write_chunk; break;
     case HT_OP_QUANTISE: fn = quantise_chunk; break;
     case HT_OP_ROUTE:
         fn = o->route.k && o->route.k <= o->route.n_expert && o->route.n_expert <= 4096 ? route_chunk : NULL;

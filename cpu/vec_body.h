@@ -41,54 +41,6 @@ static void HT_VEC(ht_quantise_q8)(const float *x, uint32_t k, int8_t *q, float 
     }
 }
 
-/* n <= 32 elements of a KV row from element i0, a multiple of 32. */
-static void HT_VEC(row_read)(ht_type type, const void *row, uint32_t i0, uint32_t n, float *out)
-{
-    const uint8_t *p = row;
-    if (type == HT_F32) {
-        memcpy(out, p + (size_t)i0 * 4, (size_t)n * 4);
-    } else if (type == HT_F16) {
-        for (uint32_t i = 0; i < n; i++) out[i] = ht_vec_f16_to_f32(ht_vec_u16_at(p + (size_t)(i0 + i) * 2));
-    } else if (type == HT_Q8_0) {
-        p += (size_t)(i0 / 32) * HT_KV_Q8_0_BYTES;
-        float d = ht_vec_f16_to_f32(ht_vec_u16_at(p));
-        for (uint32_t i = 0; i < n; i++) out[i] = d * (float)(int8_t)p[2 + i]; /* exact: 11 by 8 bits */
-    } else {
-        p += (size_t)(i0 / 32) * HT_KV_Q4_0_BYTES;
-        float d = ht_vec_f16_to_f32(ht_vec_u16_at(p));
-        for (uint32_t i = 0; i < n; i++) out[i] = d * (float)((p[2 + i % 16] >> (i / 16 * 4) & 15) - 8);
-    }
-}
-
-static void HT_VEC(attend_dots)(ht_type type, const float *q, const void *k, size_t k_bytes, uint32_t k_dim,
-                                uint32_t j0, uint32_t j1, float *scores)
-{
-    for (uint32_t j = j0; j < j1; j++) {
-        const uint8_t *row = (const uint8_t *)k + j * k_bytes;
-        float acc[32] = { 0 }, w[32];
-        for (uint32_t i = 0; i < k_dim; i += 32) {
-            uint32_t n = k_dim - i < 32 ? k_dim - i : 32;
-            HT_VEC(row_read)(type, row, i, n, w);
-            for (uint32_t l = 0; l < n; l++) acc[l] = fmaf(q[i + l], w[l], acc[l]);
-        }
-        scores[j] = ht_vec_tree32(acc);
-    }
-}
-
-static void HT_VEC(attend_sum)(ht_type type, const float *p, const void *v, size_t v_bytes, uint32_t v_dim, uint32_t j0,
-                               uint32_t j1, float *o)
-{
-    for (uint32_t i = 0; i < v_dim; i += 32) {
-        uint32_t n = v_dim - i < 32 ? v_dim - i : 32;
-        float acc[32] = { 0 }, w[32];
-        for (uint32_t j = j0; j < j1; j++) {
-            HT_VEC(row_read)(type, (const uint8_t *)v + j * v_bytes, i, n, w);
-            for (uint32_t l = 0; l < n; l++) acc[l] = fmaf(p[j], w[l], acc[l]);
-        }
-        memcpy(o + i, acc, (size_t)n * 4);
-    }
-}
-
 static void HT_VEC(store_f16)(const float *x, uint32_t n, void *row)
 {
     uint8_t *p = row;
@@ -315,32 +267,12 @@ static void HT_VEC(ht_kv_store)(ht_type type, const float *x, uint32_t n, void *
     }
 }
 
-static void HT_VEC(ht_attend_scores)(ht_type type, const float *q, const void *k, size_t k_bytes, uint32_t k_dim,
-                                     uint32_t j0, uint32_t j1, float scale, float cap, float *scores)
-{
-    HT_VEC(attend_dots)(type, q, k, k_bytes, k_dim, j0, j1, scores);
-    if (cap > 0.0f) {
-        for (uint32_t j = j0; j < j1; j++) scores[j] = cap * ht_tanhf(scale * scores[j] / cap);
-    } else {
-        for (uint32_t j = j0; j < j1; j++) scores[j] *= scale;
-    }
-}
-
-/* x[j] = exp(x[j] - m) for j in [j0, j1), m the largest (NaN does not count for m, but makes the sum NaN). The sum goes
- * by j mod 16. An empty range: m = -infinity, sum 0. */
-static void HT_VEC(exp_sum)(float *x, uint32_t j0, uint32_t j1, float *m_out, float *l_out)
+void HT_VEC(ht_exp_sum)(float *x, uint32_t j0, uint32_t j1, float *m_out, float *l_out)
 {
     float m = HT_VEC(max)(x + j0, j1 - j0) + 0.0f; /* + 0: one zero, whichever of both an order meets first */
     for (uint32_t j = j0; j < j1; j++) x[j] = ht_expf(x[j] - m);
     *m_out = m;
     *l_out = HT_VEC(sum16)(x, j0, j1);
-}
-
-static void HT_VEC(ht_attend_values)(ht_type type, float *scores, const void *v, size_t v_bytes, uint32_t v_dim,
-                                     uint32_t j0, uint32_t j1, float *m, float *l, float *o)
-{
-    HT_VEC(exp_sum)(scores, j0, j1, m, l);
-    HT_VEC(attend_sum)(type, scores, v, v_bytes, v_dim, j0, j1, o);
 }
 
 static void HT_VEC(ht_attend_join)(float m, float l, const float *o, float *M, float *L, float *O, uint32_t v_dim,
@@ -365,7 +297,7 @@ static void HT_VEC(ht_attend_join)(float m, float l, const float *o, float *M, f
 static void HT_VEC(ht_softmax)(float *x, uint32_t n)
 {
     float m, l;
-    HT_VEC(exp_sum)(x, 0, n, &m, &l);
+    HT_VEC(ht_exp_sum)(x, 0, n, &m, &l);
     float r = 1.0f / l;
     for (uint32_t i = 0; i < n; i++) x[i] *= r;
 }
@@ -424,8 +356,6 @@ const ht_vec_kernels HT_VEC(ht_vec_kernels) = {
     .rope = HT_VEC(ht_rope),
     .dot = HT_VEC(ht_dot),
     .kv_store = HT_VEC(ht_kv_store),
-    .attend_scores = HT_VEC(ht_attend_scores),
-    .attend_values = HT_VEC(ht_attend_values),
     .attend_join = HT_VEC(ht_attend_join),
     .softmax = HT_VEC(ht_softmax),
     .conv = HT_VEC(ht_conv),

@@ -132,7 +132,8 @@ static void attention(ops *o, ht_forward *f, ht_state *s, uint32_t il)
     add(o, HT_OP_ATTEND)->attend = (ht_op_attend){ .kv = s->views[il], .q = q, .q_stride = a->n_head * a->k_dim,
                                                    .n_head = a->n_head, .scale = a->scale, .softcap = m->attn_softcap,
                                                    .window = a->window, .sinks = a->sinks, .pos0 = s->pos,
-                                                   .out = again ? plain(ao.f, n_out) : ao };
+                                                   .out = again ? plain(ao.f, n_out) : ao, .partial = s->partial,
+                                                   .n_partial = s->partial_bytes / sizeof(float) };
     if (a->gated)
         add(o, HT_OP_GATE)->gate = (ht_op_gate){ .gate = f->q + a->k_dim,
                                                  .y = ao.f,

@@ -104,6 +104,9 @@ hearth_status hearth_session_open(hearth_session **out, hearth_model *m, const h
     s->pending = -1;
     uint64_t scratch = ht_forward_bytes(&m->m, m->f32, batch, rows);
     uint64_t set_bytes = ht_state_set_bytes(&m->m, kv) + ht_state_set_table_bytes(&m->m);
+    uint64_t span = ht_state_partial_bytes(&m->m, 1); /* grows by a span, a page's share of it goes with the page */
+    scratch += span;
+    set_bytes += (span * HT_KV_PAGE + HT_ATTEND_SPAN - 1) / HT_ATTEND_SPAN;
     ht_os_lock(&m->budget_lock);
     st = choose_context(m, p.n_ctx, scratch, set_bytes, &n_ctx, err);
     if (st == HT_OK) {

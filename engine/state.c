@@ -9,13 +9,18 @@
 
 static size_t align64(size_t n) { return (n + 63) & ~(size_t)63; }
 
-static size_t row_bytes(ht_type type, uint32_t n) { return ht_type_row_bytes(ht_type_get(type), n); }
+static size_t k_row_bytes(ht_type type, const ht_attn *a) { return ht_type_row_bytes(ht_type_get(type), a->k_dim); }
+
+static size_t v_row_bytes(ht_type type, const ht_attn *a)
+{
+    return ht_type_row_bytes(ht_type_get(type), (a->v_dim + 15) / 16 * 16);
+}
 
 /* Bytes of one layer's page, and where V begins in it. */
 static size_t page_bytes(const ht_attn *a, ht_type type, size_t *v_offset)
 {
-    *v_offset = align64((size_t)a->n_kv * HT_KV_PAGE * row_bytes(type, a->k_dim));
-    return *v_offset + align64((size_t)a->n_kv * HT_KV_PAGE * row_bytes(type, a->v_dim));
+    *v_offset = align64((size_t)a->n_kv * HT_KV_PAGE * k_row_bytes(type, a));
+    return *v_offset + align64((size_t)a->n_kv * HT_KV_PAGE * v_row_bytes(type, a));
 }
 
 bool ht_state_type_fits(const ht_model *m, ht_type type)
@@ -51,6 +56,17 @@ uint64_t ht_state_fixed_bytes(const ht_model *m)
 
 uint64_t ht_state_set_table_bytes(const ht_model *m) { return ((uint64_t)m->n_layer + 1) * sizeof(void *); }
 
+uint64_t ht_state_partial_bytes(const ht_model *m, uint32_t n_ctx)
+{
+    uint64_t most = 0, spans = ((uint64_t)n_ctx + HT_ATTEND_SPAN - 1) / HT_ATTEND_SPAN;
+    for (uint32_t il = 0; il < m->n_layer; il++) {
+        const ht_attn *a = &m->layers[il].attn;
+        uint64_t n = a->q.host ? (uint64_t)a->n_head * HT_ATTEND_PARTIAL(a->v_dim) : 0;
+        most = n > most ? n : most;
+    }
+    return most * spans * sizeof(float);
+}
+
 ht_status ht_state_open(ht_state *s, const ht_model *m, const ht_mem *mem, ht_type kv_type, uint32_t n_ctx,
                         ht_error *err)
 {
@@ -67,8 +83,11 @@ ht_status ht_state_open(ht_state *s, const ht_model *m, const ht_mem *mem, ht_ty
     s->views = calloc(m->n_layer, sizeof *s->views);
     s->conv = calloc(m->n_layer, sizeof *s->conv);
     s->delta = calloc(m->n_layer, sizeof *s->delta);
+    s->partial_bytes = ht_state_partial_bytes(m, n_ctx);
+    s->partial = ht_mem_alloc(mem, s->partial_bytes);
     s->recurrent = ht_mem_alloc(mem, s->recurrent_floats * sizeof(float));
-    if (!s->sets || !s->pages || !s->page_table || !s->views || !s->conv || !s->delta || !s->recurrent) {
+    if (!s->sets || !s->pages || !s->page_table || !s->views || !s->conv || !s->delta || !s->recurrent ||
+        !s->partial) {
         ht_state_close(s);
         return ht_fail(err, HT_ENOMEM, "conversation state for %u positions", n_ctx);
     }
@@ -87,8 +106,8 @@ ht_status ht_state_open(ht_state *s, const ht_model *m, const ht_mem *mem, ht_ty
                                          .n_kv = a->n_kv,
                                          .k_dim = a->k_dim,
                                          .v_dim = a->v_dim,
-                                         .k_row_bytes = row_bytes(kv_type, a->k_dim),
-                                         .v_row_bytes = row_bytes(kv_type, a->v_dim),
+                                         .k_row_bytes = k_row_bytes(kv_type, a),
+                                         .v_row_bytes = v_row_bytes(kv_type, a),
                                          .v_offset = v_offset };
         } else {
             s->conv[il] = r;
@@ -106,6 +125,7 @@ void ht_state_close(ht_state *s)
         ht_mem_free(s->mem, s->sets[i], s->set_bytes);
     if (s->recurrent)
         ht_mem_free(s->mem, s->recurrent, s->recurrent_floats * sizeof(float));
+    ht_mem_free(s->mem, s->partial, s->partial_bytes);
     free(s->sets);
     free(s->pages);
     free(s->page_table);

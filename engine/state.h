@@ -27,13 +27,16 @@ typedef struct ht_state {
     float *recurrent;   /* convolution and delta state of all recurrent layers */
     float **conv, **delta; /* [n_layer], into recurrent */
     size_t recurrent_floats;
+    float *partial;     /* scratch of ht_op_attend, for one token over the whole context */
+    uint64_t partial_bytes;
 } ht_state;
 
-/* Bytes of one page set, of the recurrent state. */
+/* Bytes of one page set, of the recurrent state, of the scratch by which threads share a long context. */
 uint64_t ht_state_set_bytes(const ht_model *m, ht_type kv_type);
 uint64_t ht_state_fixed_bytes(const ht_model *m);
 /* What the lists of pages take for each page set of the context, filled or not. */
 uint64_t ht_state_set_table_bytes(const ht_model *m);
+uint64_t ht_state_partial_bytes(const ht_model *m, uint32_t n_ctx);
 /* Whether rows of every layer can be stored in this type (block formats need multiples of 32). */
 bool ht_state_type_fits(const ht_model *m, ht_type kv_type);
 

@@ -6,7 +6,8 @@
  * machine that slows down meanwhile slows all of them; the median over the repeats is told. Inside the timed
  * windows: for the prompt, computing p random ids from an empty context, the last position's logits included; for
  * decoding, n steps of one token each after a first token from an empty context, greedy sampling and detokenising
- * included. Outside: opening the model, the first touch of its pages, and a warm-up. One model is open at a time:
+ * included. With --depth both begin behind so many positions of random ids. Outside: opening the model, the first touch of its
+ * pages, a warm-up, and filling the depth. One model is open at a time:
  * its mapping counts in peak memory, two would count twice. */
 #include <math.h>
 #include <stdio.h>
@@ -27,6 +28,8 @@ static const ht_flag own_flags[] = {
       "how often every setting is measured; the median is told; default 3" },
     { 0, "threads", "N[,N]", HT_FLAG_TEXT, AT(list_threads), 0, 0, NULL, NULL,
       "compute threads; default: the performance cores that the process may use" },
+    { 'd', "depth", "N", HT_FLAG_INTEGER, AT(depth), 0, 1 << 24, NULL, NULL,
+      "positions that the context holds before prompt and generation begin; default 0" },
     { 0, "ctx", "N", HT_FLAG_INTEGER, AT(ctx), 1, 1 << 30, NULL, NULL,
       "context length; default: what the setting needs" },
     { 0, "quick", NULL, HT_FLAG_SWITCH, AT(quick), 0, 0, NULL, NULL,
@@ -35,7 +38,7 @@ static const ht_flag own_flags[] = {
     { 0 },
 };
 
-enum { MAX_LIST = 16, MAX_REPEATS = 1000 };
+enum { MAX_LIST = 16, MAX_REPEATS = 1000, PAGE = 128 /* positions by which a context grows */ };
 
 typedef struct list {
     uint32_t v[MAX_LIST];
@@ -47,6 +50,7 @@ typedef struct row {
     double *prompt_s, *decode_s, *first_ms; /* one per repeat */
     double joules, steps;                   /* joules < 0: unreadable */
     uint64_t active, neurons, kv_bytes, scratch_bytes, weight_bytes_per_token, peak_rss;
+    double kv_read; /* bytes of keys and values that a step reads, all positions being seen; 0 without --depth */
     double load_ms;
 } row;
 
@@ -108,9 +112,20 @@ static bool on_token(void *user, hearth_token token, const char *text, size_t n)
     return true;
 }
 
+/* The context back to `depth` positions; a recurrent state must be computed anew. */
+static hearth_status to_depth(hearth_session *s, const hearth_token *ids, uint32_t depth, bool filled, hearth_error *err)
+{
+    hearth_status st;
+    if (filled && (st = hearth_session_rewind(s, depth, err)) != HEARTH_EUNSUPPORTED)
+        return st;
+    if ((st = hearth_session_rewind(s, 0, err)) != HEARTH_OK || !depth)
+        return st;
+    return hearth_session_feed(s, ids, depth, NULL, NULL, err);
+}
+
 /* n tokens after one; seconds per step in *seconds. */
-static hearth_status decode(const ht_loaded *l, hearth_session *s, const hearth_token *ids, uint32_t n, double *seconds,
-                            hearth_error *err)
+static hearth_status decode(const ht_loaded *l, hearth_session *s, const hearth_token *ids, uint32_t n, uint32_t depth,
+                            double *seconds, hearth_error *err)
 {
     hearth_sampler_params sp = HEARTH_SAMPLER_PARAMS_INIT;
     hearth_generate_params gp = HEARTH_GENERATE_PARAMS_INIT;
@@ -121,7 +136,7 @@ static hearth_status decode(const ht_loaded *l, hearth_session *s, const hearth_
     gp.ignore_end = true;
     gp.on_token = on_token;
     gp.user = &t;
-    hearth_status st = hearth_session_rewind(s, 0, err);
+    hearth_status st = to_depth(s, ids, depth, true, err);
     if (st == HEARTH_OK)
         st = hearth_sampler_open(&sampler, &sp, l->info.n_vocab, err);
     if (st == HEARTH_OK)
@@ -137,12 +152,12 @@ static hearth_status decode(const ht_loaded *l, hearth_session *s, const hearth_
 }
 
 static hearth_status measure(const ht_loaded *l, hearth_session *s, const hearth_token *ids, row *w, size_t repeat,
-                             ht_energy *energy, hearth_error *err)
+                             uint32_t depth, ht_energy *energy, hearth_error *err)
 {
     hearth_status st = HEARTH_OK;
     hearth_stats before = { .size = sizeof before }, after = { .size = sizeof after };
     if (w->n_prompt) {
-        if ((st = hearth_session_rewind(s, 0, err)) != HEARTH_OK)
+        if ((st = to_depth(s, ids, depth, true, err)) != HEARTH_OK)
             return st;
         double begin = ht_now();
         if ((st = hearth_session_feed(s, ids, w->n_prompt, NULL, NULL, err)) != HEARTH_OK)
@@ -155,7 +170,7 @@ static hearth_status measure(const ht_loaded *l, hearth_session *s, const hearth
     if (w->n_generate) {
         hearth_session_get_stats(s, &before);
         double joules = ht_energy_read(energy);
-        if ((st = decode(l, s, ids, w->n_generate, &w->decode_s[repeat], err)) != HEARTH_OK)
+        if ((st = decode(l, s, ids, w->n_generate, depth, &w->decode_s[repeat], err)) != HEARTH_OK)
             return st;
         double used = ht_energy_read(energy);
         hearth_session_get_stats(s, &after);
@@ -167,6 +182,10 @@ static hearth_status measure(const ht_loaded *l, hearth_session *s, const hearth
             w->kv_bytes = after.kv_bytes;
         if (after.scratch_bytes > w->scratch_bytes)
             w->scratch_bytes = after.scratch_bytes;
+        if (depth) { /* pages are taken whole: the share of them that an average step reads */
+            uint32_t pages = (depth + w->n_generate + 1 + PAGE - 1) / PAGE;
+            w->kv_read = (double)after.kv_bytes * (depth + 0.5 * w->n_generate) / ((double)pages * PAGE);
+        }
     }
     w->peak_rss = hearth_peak_rss();
     return HEARTH_OK;
@@ -177,7 +196,7 @@ static int visit(const ht_options *o, uint32_t threads, row *rows, size_t n_rows
                  ht_loaded *l, hearth_session **s, ht_energy *energy, size_t *done)
 {
     hearth_error err = { 0 };
-    uint32_t need = 8, longest = 1;
+    uint32_t need = 8, longest = 1, depth = o->depth.given ? (uint32_t)o->depth.v : 0;
     for (size_t i = 0; i < n_rows; i++) {
         if (rows[i].n_prompt > longest)
             longest = rows[i].n_prompt;
@@ -186,6 +205,9 @@ static int visit(const ht_options *o, uint32_t threads, row *rows, size_t n_rows
     }
     if (longest > need)
         need = longest;
+    need += depth;
+    if (depth > longest)
+        longest = depth;
     int status;
     hearth_token *ids = malloc(longest * sizeof *ids);
     if (!ids) {
@@ -200,7 +222,8 @@ static int visit(const ht_options *o, uint32_t threads, row *rows, size_t n_rows
         random_ids(l, ids, longest);
         ht_interrupt_session(*s);
         /* Touches every page of the weights. */
-        if (decode(l, *s, ids, 2, &unused, &err) != HEARTH_OK) {
+        if (decode(l, *s, ids, 2, 0, &unused, &err) != HEARTH_OK ||
+            to_depth(*s, ids, depth, false, &err) != HEARTH_OK) {
             status = ht_call_failed(&err, false);
             goto done;
         }
@@ -212,7 +235,7 @@ static int visit(const ht_options *o, uint32_t threads, row *rows, size_t n_rows
             continue;
         rows[i].load_ms = l->load_ms;
         rows[i].weight_bytes_per_token = l->info.weight_bytes_per_token;
-        if (measure(l, *s, ids, &rows[i], repeat, energy, &err) != HEARTH_OK)
+        if (measure(l, *s, ids, &rows[i], repeat, depth, energy, &err) != HEARTH_OK)
             status = ht_call_failed(&err, false);
         else if (!ht_console_progress(NULL, "bench", ++*done, n_rows * n_repeats))
             status = HT_EXIT_INTERRUPTED;
@@ -248,7 +271,7 @@ static figures figure(row *w, size_t n_repeats, const hearth_hardware *hw)
         f.decode = 1 / median(w->decode_s, n_repeats);
         f.decode_max = 1 / w->decode_s[0];
         f.decode_min = 1 / w->decode_s[n_repeats - 1];
-        f.fraction = f.decode * (double)w->weight_bytes_per_token / f.bandwidth;
+        f.fraction = f.decode * ((double)w->weight_bytes_per_token + w->kv_read) / f.bandwidth;
         if (w->joules > 0)
             f.joules = w->joules / w->steps;
         if (w->neurons)
@@ -270,6 +293,8 @@ static int print_json(const ht_loaded *l, row *rows, size_t n_rows, size_t n_rep
         ht_report_number(j, "prompt_tokens_per_s_max", f.prompt_max);
         ht_report_number(j, "time_to_first_token_ms", f.first_ms);
         cJSON_AddNumberToObject(j, "generated_tokens", w->n_generate);
+        if (w->kv_read > 0)
+            cJSON_AddNumberToObject(j, "kv_bytes_read_per_token", w->kv_read);
         ht_report_number(j, "decode_tokens_per_s", f.decode);
         ht_report_number(j, "decode_tokens_per_s_min", f.decode_min);
         ht_report_number(j, "decode_tokens_per_s_max", f.decode_max);
@@ -308,7 +333,7 @@ static int print_table(const ht_loaded *l, row *rows, size_t n_rows, size_t n_re
         cell(f.prompt, "%.1f", 10);
         cell(f.first_ms, "%.1f", 9);
         cell(f.decode, "%.2f", 11);
-        cell(1e-9 * f.decode * (double)w->weight_bytes_per_token, "%.2f", 10);
+        cell(1e-9 * f.decode * ((double)w->weight_bytes_per_token + w->kv_read), "%.2f", 10);
         cell(100 * f.fraction, "%.0f %%", 10);
         cell((double)w->peak_rss / 1048576, "%.0f", 8);
         cell(f.joules, "%.3f", 8);
@@ -408,8 +433,10 @@ const ht_command ht_command_bench = {
     .text =
         "One row for each combination of -p, -n and --threads; each is measured -r times, taking turns, and the median "
         "is told. "
-        "The prompt is random tokens, read from an empty context; generation is greedy and starts after one token. The "
-        "share of memory bandwidth is weight_bytes_per_token times the speed, over the read bandwidth measured at the "
+        "The prompt is random tokens, read from an empty context; generation is greedy and starts after one token; with "
+        "--depth both start behind so many positions. The "
+        "share of memory bandwidth is weight_bytes_per_token (with --depth and the keys and values of all positions) times "
+        "the speed, over the read bandwidth measured at the "
         "end "
         "with as many threads (known for 1 and for the default number). Energy is what the processor packages' "
         "counters "

@@ -63,7 +63,7 @@ typedef struct ht_options {
     /* single commands */
     const char *prompt, *file, *out, *tokens, *tensor, *against, *system;
     const char *list_prompt, *list_predict, *list_threads, *routing_trace;
-    ht_integer repeats, windows;
+    ht_integer repeats, windows, depth;
     bool bos, special, quick;
 } ht_options;
 

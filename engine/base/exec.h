@@ -15,7 +15,11 @@
  *    tree a[i] + a[i+8], + [i+4], + [i+2], + [i+1].
  *  - Float weights, and every weight under HT_PRECISION_F32: float32 products by fused multiply-add into accumulator
  *    i mod 32, then a[i] + a[i+16] and the same tree.
- *  - Attention: scores and partial sums per page of HT_KV_PAGE positions, joined in page order. */
+ *  - Attention. A score is summed over blocks of 32 dimensions: within a block by fused multiply-add in order from 0,
+ *    s = 0 + block + block + ... in order; for block types s = fma(D, block, s), the block being a sum of q * integer.
+ *    Spans of HT_ATTEND_SPAN positions: the largest score of those seen, p = exp(score - it), the sum of p by position
+ *    mod 16 and the tree, values by fused multiply-add in order of position from 0 (block types: (p * D) * integer). The
+ *    spans are joined in order. */
 #ifndef HT_BASE_EXEC_H
 #define HT_BASE_EXEC_H
 
@@ -27,7 +31,8 @@
 #include "engine/base/cluster.h"
 #include "engine/base/status.h"
 
-#define HT_KV_PAGE 128u /* positions per page */
+#define HT_KV_PAGE 128u     /* positions per page */
+#define HT_ATTEND_SPAN 512u /* positions whose softmax is one piece: a multiple of the page */
 
 typedef enum ht_precision { HT_PRECISION_F32, HT_PRECISION_FAST } ht_precision;
 
@@ -124,13 +129,22 @@ typedef struct ht_op_rope {
     uint32_t table_stride; /* floats from token to token */
 } ht_op_rope;
 
-/* A layer's KV cache: page p holds positions [p * HT_KV_PAGE, ...): first K as [n_kv][HT_KV_PAGE][row_bytes(k_dim)],
- * then V alike at v_offset. type: HT_F32, HT_F16, HT_Q8_0, HT_Q4_0. */
+/* A layer's KV cache: page p holds positions [p * HT_KV_PAGE, ...): K of head h at h * HT_KV_PAGE * k_row_bytes, its V at
+ * v_offset + h * HT_KV_PAGE * v_row_bytes. Within, 16 neighbours are one vector: 16 positions of one dimension of K, 16
+ * dimensions of one position of V (v_dim rounded up to 16 in v_row_bytes, the rest zeros).
+ *   HT_F32, HT_F16   K [HT_KV_PAGE / 16][k_dim][16],  V [v_dim / 16][HT_KV_PAGE][16]
+ *   HT_Q8_0          K [HT_KV_PAGE / 16][k_dim / 32] of { half D[16]; int8 [32][16] }
+ *                    V [v_dim / 32] of { half D[HT_KV_PAGE]; int8 [2][HT_KV_PAGE][16] }
+ *   HT_Q4_0          K alike with nibbles [16][16]: dimension i of the block low, i + 16 high
+ *                    V alike with nibbles [HT_KV_PAGE][16]: dimension i of the block low, i + 16 high */
 typedef struct ht_kv_view {
     void *const *pages;
     uint32_t type, n_kv, k_dim, v_dim;
     size_t k_row_bytes, v_row_bytes, v_offset;
 } ht_kv_view;
+
+/* Floats of one partial sum in ht_op_attend.partial: the largest score, the sum, 14 unused, v_dim values rounded up. */
+#define HT_ATTEND_PARTIAL(v_dim) (16u + ((v_dim) + 15u) / 16u * 16u)
 
 /* Writes K and V of n_tok tokens at positions pos0, pos0+1, … */
 typedef struct ht_op_kv_write {
@@ -151,6 +165,10 @@ typedef struct ht_op_attend {
     const float *sinks;
     uint32_t pos0;
     ht_act out; /* [n_tok][n_head * v_dim] */
+    /* Scratch by which a long context is shared out among threads: [spans][n_tok * n_head] of HT_ATTEND_PARTIAL(v_dim)
+     * floats where that many are there; else, and with NULL, a thread walks all spans of its heads. */
+    float *partial;
+    size_t n_partial; /* floats */
 } ht_op_attend;
 
 /* One expert's (or the dense block's) share of a feed-forward operation. */

@@ -683,7 +683,7 @@ static void attend(ht_exec *x)
                               .k_dim = KD,
                               .v_dim = VD,
                               .k_row_bytes = ht_type_row_bytes(ti, KD),
-                              .v_row_bytes = ht_type_row_bytes(ti, VD) };
+                              .v_row_bytes = ht_type_row_bytes(ti, (VD + 15) / 16 * 16) };
             kv.v_offset = (KV * HT_KV_PAGE * kv.k_row_bytes + 63) & ~(size_t)63;
             size_t bytes = kv.v_offset + KV * HT_KV_PAGE * kv.v_row_bytes;
             void *pages[PAGES];
@@ -744,6 +744,60 @@ static void attend(ht_exec *x)
 Test(ops, attend)
 {
     for_threads(attend);
+}
+
+/* Contexts of several spans: the same bits token by token, all at once, in parts, and with spans shared out among threads,
+ * for every KV type, windows that end in any span, and any number of threads. */
+static void attend_long(ht_exec *x)
+{
+    enum { ALL = 1300, N = 70, HEADS = 10, KV = 2, D = 32, PAGES = (ALL + 127) / 128, SPANS = 3, OUT = N * HEADS * D };
+    static const ht_type types[] = { HT_F32, HT_F16, HT_Q8_0, HT_Q4_0 };
+    static const uint32_t windows[] = { 0, 40, 700 };
+    static float first[4][3][OUT]; /* of the first executor */
+    static bool begun[4][3];
+    size_t n_partial = (size_t)SPANS * 4 * HEADS * HT_ATTEND_PARTIAL(D);
+    seed = 77; /* every executor sees the same */
+    float *k = floats(ALL * KV * D), *v = floats(ALL * KV * D), *q = floats(N * HEADS * D), *sinks = floats(HEADS);
+    float *out = nans(OUT), *partial = nans(n_partial);
+
+    for (uint32_t ty = 0; ty < 4; ty++) {
+        size_t row = ht_type_row_bytes(ht_type_get(types[ty]), D);
+        ht_kv_view kv = { .type = types[ty], .n_kv = KV, .k_dim = D, .v_dim = D, .k_row_bytes = row, .v_row_bytes = row,
+                          .v_offset = KV * HT_KV_PAGE * row };
+        void *pages[PAGES];
+        for (int p = 0; p < PAGES; p++)
+            memset(pages[p] = malloc(2 * kv.v_offset), 0xff, 2 * kv.v_offset);
+        kv.pages = pages;
+        ht_op write = { .kind = HT_OP_KV_WRITE, .n_tok = ALL };
+        write.kv_write = (ht_op_kv_write){ .kv = kv, .k = k, .v = v, .k_stride = KV * D, .v_stride = KV * D };
+        run(x, &write, 1);
+        for (uint32_t w = 0; w < 3; w++)
+            for (uint32_t way = 0; way < 5; way++) {
+                /* tokens at once, and whether there is memory for partial sums */
+                static const struct { uint32_t n; bool shared; } ways[] = { { 1, 0 }, { N, 0 }, { 1, 1 }, { 4, 1 }, { 33, 1 } };
+                memset(out, 0xff, OUT * sizeof *out);
+                for (uint32_t t = 0; t < N; t += ways[way].n) {
+                    ht_op op = { .kind = HT_OP_ATTEND, .n_tok = N - t < ways[way].n ? N - t : ways[way].n };
+                    op.attend = (ht_op_attend){ .kv = kv, .q = q + t * HEADS * D, .q_stride = HEADS * D, .n_head = HEADS,
+                                                .scale = 0.3f, .window = windows[w], .sinks = sinks,
+                                                .pos0 = ALL - N + t, .out = plain(out + t * HEADS * D, HEADS * D),
+                                                .partial = ways[way].shared ? partial : NULL, .n_partial = n_partial };
+                    run(x, &op, 1);
+                }
+                if (!begun[ty][w])
+                    memcpy(first[ty][w], out, sizeof first[ty][w]);
+                begun[ty][w] = true;
+                cr_assert(!memcmp(first[ty][w], out, sizeof first[ty][w]), "type %u window %u way %u", types[ty],
+                          windows[w], way);
+            }
+        for (int p = 0; p < PAGES; p++)
+            free(pages[p]);
+    }
+    free(k), free(v), free(q), free(sinks), free(out), free(partial);
+}
+Test(ops, attend_long)
+{
+    for_threads(attend_long);
 }
 
 static void conv(ht_exec *x)
