@@ -107,8 +107,11 @@ static inline void fill_weights(ht_type type, uint8_t *w, uint32_t k, uint64_t *
             memcpy(w, (const char *)&f + (type == HT_BF16 ? 2 : 0), t->block_bytes);
         } else {
             int at[2];
+            /* One block in four is as large or as small as can be: sums that a kernel keeps in few bits must hold it. */
+            static const uint8_t extreme[4] = { 0xff, 0x00, 0x80, 0x7f };
+            const uint64_t kind = rnd(s) & 15;
             for (int j = 0; j < t->block_bytes; j++)
-                w[j] = (uint8_t)(rnd(s) >> 24);
+                w[j] = kind < 4 ? extreme[kind] : (uint8_t)(rnd(s) >> 24);
             scale_offsets(type, at);
             for (int j = 0; j < 2; j++)
                 if (at[j] >= 0)
