@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Inside the AVX2 many-token products of quantised weights: what gemm_q8_avx2.c multiplies and gemm_q8_tile_avx2.c puts
- * into scratch. Owner: the caller's scratch (gemm_tile.h). Threads: one scratch per thread. */
+ * Inside the AVX2 and AVX-VNNI many-token products of quantised weights: what gemm_q8_avx2_body.h multiplies and
+ * gemm_q8_tile_avx2.c puts into scratch. Owner: the caller's scratch (gemm_tile.h). Threads: one scratch per thread. */
 #ifndef HT_CPU_GEMM_Q8_AVX2_H
 #define HT_CPU_GEMM_Q8_AVX2_H
 
@@ -25,14 +25,15 @@ typedef enum minimum {
 
 /* What a type's weights are made into. */
 typedef struct manner {
-    int groups;  /* 16-bit sums per block: 1, 2 or 4; 0: weights and x become 16 bits */
+    int groups;  /* sums per block: 1, 2 or 4; 0: weights and x become 16 bits */
+    bool wide;   /* sums of 32 bits, of 16 otherwise */
     bool offset; /* weights have a sign and x gets 128 added */
     int scales;  /* per block: 0 (always 1), 1, 2 */
     minimum min;
 } manner;
 
 /* Vectors beside the weights of a block, each for two vectors of rows: D; Dm; the minimum's factor; scales; what the
- * 16-bit sums start at. */
+ * sums start at. */
 HT_INLINE int n_beside(manner m)
 {
     return 1 + (m.min != NO_MIN) + (m.min > MIN_ONE) + m.scales + (m.offset ? m.groups : 0);
@@ -51,7 +52,7 @@ typedef struct tile {
 } tile;
 
 /* How a type is multiplied. */
-manner ht_gemm_avx2_manner(ht_type type);
+manner ht_gemm_avx2_manner(ht_type type, bool wide);
 
 /* Cuts the scratch for rows of k elements. */
 tile ht_gemm_avx2_cut(void *scratch, uint32_t k, manner m);

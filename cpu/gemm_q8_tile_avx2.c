@@ -10,31 +10,40 @@
 enum { CHUNK = HT_UNPACK_256 };
 
 /* groups: the magnitude of a weight times 127 times 16 / groups fits in 15 bits. */
-manner ht_gemm_avx2_manner(ht_type type)
+static manner manner_16(ht_type type)
 {
     switch (type) {
     case HT_Q4_0:
     case HT_Q5_0:
     case HT_TQ1_0:
     case HT_TQ2_0:
-    case HT_MXFP4: return (manner){ 1, true, 0, NO_MIN };
-    case HT_Q4_1: return (manner){ 1, false, 0, MIN_ONE };
-    case HT_Q5_1: return (manner){ 2, false, 0, MIN_ONE };
-    case HT_Q2_K: return (manner){ 2, false, 2, MIN_HALVES };
-    case HT_Q4_K: return (manner){ 1, false, 1, MIN_BLOCK };
-    case HT_Q5_K: return (manner){ 2, false, 1, MIN_BLOCK };
+    case HT_MXFP4: return (manner){ 1, false, true, 0, NO_MIN };
+    case HT_Q4_1: return (manner){ 1, false, false, 0, MIN_ONE };
+    case HT_Q5_1: return (manner){ 2, false, false, 0, MIN_ONE };
+    case HT_Q2_K: return (manner){ 2, false, false, 2, MIN_HALVES };
+    case HT_Q4_K: return (manner){ 1, false, false, 1, MIN_BLOCK };
+    case HT_Q5_K: return (manner){ 2, false, false, 1, MIN_BLOCK };
     case HT_Q3_K:
     case HT_Q6_K:
-    case HT_IQ1_M: return (manner){ 2, true, 2, NO_MIN };
+    case HT_IQ1_M: return (manner){ 2, false, true, 2, NO_MIN };
     case HT_IQ1_S:
-    case HT_IQ3_S: return (manner){ 1, true, 1, NO_MIN };
+    case HT_IQ3_S: return (manner){ 1, false, true, 1, NO_MIN };
     case HT_IQ2_XXS:
-    case HT_IQ3_XXS: return (manner){ 4, true, 1, NO_MIN };
+    case HT_IQ3_XXS: return (manner){ 4, false, true, 1, NO_MIN };
     case HT_IQ2_XS:
-    case HT_IQ2_S: return (manner){ 4, true, 2, NO_MIN };
-    case HT_IQ4_XS: return (manner){ 0, false, 1, NO_MIN };
-    default: return (manner){ 0, false, 0, NO_MIN }; /* Q8_0, IQ4_NL */
+    case HT_IQ2_S: return (manner){ 4, false, true, 2, NO_MIN };
+    case HT_IQ4_XS: return (manner){ 0, false, false, 1, NO_MIN };
+    default: return (manner){ 0, false, false, 0, NO_MIN }; /* Q8_0, IQ4_NL */
     }
+}
+
+/* Sums of 32 bits hold any block, and signed weights of any size. */
+manner ht_gemm_avx2_manner(ht_type type, bool wide)
+{
+    manner m = manner_16(type);
+    if (wide)
+        m = (manner){ m.scales == 2 ? 2 : 1, true, m.min == NO_MIN, m.scales, m.min };
+    return m;
 }
 
 tile ht_gemm_avx2_cut(void *scratch, uint32_t k, manner m)
@@ -76,13 +85,15 @@ HT_INLINE void turn(__m256i v[8], const void *from, size_t row_bytes)
     ht_transpose8(v);
 }
 
-/* -128 times the sums of n vectors of signed weights, as vpmaddubsw pairs them. */
-HT_INLINE __m256i start_of(const __m256i *v, int n)
+/* -128 times the sums of n vectors of signed weights, in pairs as vpmaddubsw adds them, or (wide) in fours. */
+HT_INLINE __m256i start_of(const __m256i *v, int n, bool wide)
 {
     const __m256i one = _mm256_set1_epi8(1);
     __m256i s = _mm256_maddubs_epi16(one, v[0]);
     for (int i = 1; i < n; i++)
         s = _mm256_add_epi16(s, _mm256_maddubs_epi16(one, v[i]));
+    if (wide)
+        return _mm256_madd_epi16(s, _mm256_set1_epi16(-128));
     return _mm256_sub_epi16(_mm256_setzero_si256(), _mm256_slli_epi16(s, 7));
 }
 
@@ -121,7 +132,10 @@ static void turn_beside(const tile *t, const canon *c, __m256i *to, size_t b, ui
         turn(v, c->sc[r], sizeof c->sc[0]);
         for (uint32_t i = 0; i < n; i++) {
             __m256i *p = to + place(t, b + i) * each + at;
-            if (m.groups == 0) /* times the finished sum */
+            if (m.wide && m.scales == 2) { /* times finished sums */
+                p[0] = _mm256_castps_si256(_mm256_cvtepi32_ps(_mm256_srai_epi32(_mm256_slli_epi32(v[i], 16), 16)));
+                p[2] = _mm256_castps_si256(_mm256_cvtepi32_ps(_mm256_srai_epi32(v[i], 16)));
+            } else if (m.wide || m.groups == 0)
                 p[0] = _mm256_castps_si256(_mm256_cvtepi32_ps(_mm256_srai_epi32(v[i], 16)));
             else if (m.scales == 1) /* both halves are the same */
                 p[0] = v[i];
@@ -141,7 +155,7 @@ HT_INLINE void turn_bytes(int8_t *to, const int8_t *q, __m256i *start, manner m)
     for (int i = 0; i < 8; i++)
         store(to + 64 * i, v[i]);
     for (int g = 0; m.offset && g < m.groups; g++)
-        start[2 * g] = start_of(v + 8 / m.groups * g, 8 / m.groups);
+        start[2 * g] = start_of(v + 8 / m.groups * g, 8 / m.groups, m.wide);
 }
 
 HT_INLINE void turn_wide(int8_t *to, const int8_t *q)
@@ -225,11 +239,11 @@ HT_INLINE void arrange(const tile *t, const ht_q8 *x, uint32_t first, uint32_t n
 void ht_gemm_avx2_arrange(const tile *t, const ht_q8 *x, uint32_t first, uint32_t n_tok, uint32_t nb, manner m)
 {
     if (m.groups == 0)
-        arrange(t, x, first, n_tok, nb, (manner){ 0, false, 0, NO_MIN });
+        arrange(t, x, first, n_tok, nb, (manner){ 0, false, false, 0, NO_MIN });
     else if (m.min == NO_MIN)
-        arrange(t, x, first, n_tok, nb, (manner){ 1, true, 0, NO_MIN });
+        arrange(t, x, first, n_tok, nb, (manner){ 1, false, true, 0, NO_MIN });
     else if (m.min == MIN_HALVES)
-        arrange(t, x, first, n_tok, nb, (manner){ 1, false, 0, MIN_HALVES });
+        arrange(t, x, first, n_tok, nb, (manner){ 1, false, false, 0, MIN_HALVES });
     else
-        arrange(t, x, first, n_tok, nb, (manner){ 1, false, 0, MIN_ONE });
+        arrange(t, x, first, n_tok, nb, (manner){ 1, false, false, 0, MIN_ONE });
 }

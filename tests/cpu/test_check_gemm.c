@@ -190,7 +190,7 @@ Test(check_gemm, q8_largest_sums_equal_ref, .timeout = 300)
         }
         ht_gemm_q8__ref(want, ROWS, (ht_type)type, w, stride, ROWS, &x, TOKENS, K, scratch);
         for (size_t c = 0; c < sizeof q8_cases / sizeof *q8_cases; c++) {
-            if (!ht_isa_has(ht_isa_best(), q8_cases[c].isa))
+            if (!ht_isa_runs(q8_cases[c].isa))
                 continue;
             memset(y, 0xff, sizeof y);
             q8_cases[c].fn(y, ROWS, (ht_type)type, w, stride, ROWS, &x, TOKENS, K, scratch);
