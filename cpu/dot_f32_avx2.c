@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * Dot products with float32 activations, AVX2. The 32 accumulators of the contract are four registers per row; two rows
- * at a time give eight independent chains. The last k % 32 elements go one by one into their own accumulators: a fused
- * multiply-add of zero in the others would turn -0 into +0.
+ * at a time give eight independent chains, and their activations are loaded once. The last k % 32 elements go one by
+ * one into their own accumulators: a fused multiply-add of zero in the others would turn -0 into +0.
  *
  * Quantised weights are dequantised 256 at a time from the canonical form, each value rounded as ht_type_dequant rounds
  * it. Owner: no state. Threads: any. */
@@ -71,36 +71,47 @@ HT_INLINE float finish(const __m256 a[4], const uint8_t *p, const float *x, uint
     return ht_tree32(acc);
 }
 
+/* n / 32 * 32 elements of two rows, `far` bytes apart. */
+HT_INLINE void two_rows(const uint8_t *p, size_t far, const float *x, uint32_t n, load_fn *load, __m256 acc[2][4])
+{
+    __m256 a[4], b[4];
+    for (unsigned j = 0; j < 4; j++)
+        a[j] = acc[0][j], b[j] = acc[1][j];
+    for (uint32_t i = 0; i + 32 <= n; i += 32)
+        for (unsigned j = 0; j < 4; j++) {
+            __m256 v = _mm256_loadu_ps(x + i + 8 * j);
+            a[j] = _mm256_fmadd_ps(load(p, i + 8 * j), v, a[j]);
+            b[j] = _mm256_fmadd_ps(load(p + far, i + 8 * j), v, b[j]);
+        }
+    for (unsigned j = 0; j < 4; j++)
+        acc[0][j] = a[j], acc[1][j] = b[j];
+}
+
+/* Four rows from four places of the matrix (four streams far apart use more of the memory's speed than one), two at a
+ * time for a stretch. */
 HT_INLINE void rows(float *y, const void *w, size_t stride, uint32_t n_rows, const float *x, uint32_t k, size_t bytes,
                     load_fn *load, one_fn *one)
 {
-    const uint8_t *p = w;
-    uint32_t r = 0;
-    for (; r + 2 <= n_rows; r += 2, p += 2 * stride) {
-        const uint8_t *p1 = p + stride, *ahead = r + 4 <= n_rows ? p + 2 * stride : p;
-        const __m256 zero = _mm256_setzero_ps();
-        __m256 a[4] = { zero, zero, zero, zero }, b[4] = { zero, zero, zero, zero };
-        for (uint32_t i = 0; i + 32 <= k; i += 32) {
-            for (size_t o = 0; o < 32 * bytes; o += 64) {
-                _mm_prefetch((const char *)ahead + i * bytes + o, _MM_HINT_T0);
-                _mm_prefetch((const char *)ahead + stride + i * bytes + o, _MM_HINT_T0);
-            }
-            for (unsigned j = 0; j < 4; j++) {
-                __m256 v = _mm256_loadu_ps(x + i + 8 * j);
-                a[j] = _mm256_fmadd_ps(load(p, i + 8 * j), v, a[j]);
-                b[j] = _mm256_fmadd_ps(load(p1, i + 8 * j), v, b[j]);
-            }
+    enum { STRETCH = 256 };
+    const uint32_t quarter = n_rows / 4;
+
+    for (uint32_t i = 0; i < n_rows;) {
+        const bool four = i < quarter;
+        const uint32_t apart = four ? quarter : i + 1 < n_rows, n = four ? 4 : 1 + apart;
+        const size_t far = apart * stride;
+        const uint8_t *p = (const uint8_t *)w + i * stride;
+        __m256 acc[4][4];
+        for (unsigned j = 0; j < 16; j++)
+            acc[j / 4][j % 4] = _mm256_setzero_ps();
+        for (uint32_t e = 0; e < k; e += STRETCH) {
+            const uint32_t left = k - e < STRETCH ? k - e : STRETCH;
+            two_rows(p + e * bytes, far, x + e, left, load, acc);
+            if (four)
+                two_rows(p + 2 * far + e * bytes, far, x + e, left, load, acc + 2);
         }
-        y[r] = finish(a, p, x, k, one);
-        y[r + 1] = finish(b, p1, x, k, one);
-    }
-    if (r < n_rows) {
-        const __m256 zero = _mm256_setzero_ps();
-        __m256 a[4] = { zero, zero, zero, zero };
-        for (uint32_t i = 0; i + 32 <= k; i += 32)
-            for (unsigned j = 0; j < 4; j++)
-                a[j] = _mm256_fmadd_ps(load(p, i + 8 * j), _mm256_loadu_ps(x + i + 8 * j), a[j]);
-        y[r] = finish(a, p, x, k, one);
+        for (uint32_t r = 0; r < n; r++)
+            y[i + r * apart] = finish(acc[r], p + r * far, x, k, one);
+        i = four ? i + 1 == quarter ? 4 * quarter : i + 1 : i + 2;
     }
 }
 

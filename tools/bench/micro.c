@@ -7,7 +7,9 @@
  *   micro [--csv] [--type q4_k] [--isa avx2] [--k 4096] [--ram-mib 512] [--tokens 512] [--only
  * dot_q8|dot_f32|gemm_q8|gemm_f32]
  *
- * Figures are the best of several passes. GB/s counts stored bytes of weights. */
+ * GB/s counts stored bytes of weights. From cache: the best of many calls. From memory: medians over slices of a buffer
+ * far larger than any cache, the kernel's and the probe's turn by turn, so that what else the machine does meets both
+ * alike. The probe is the faster of two: one ascending stream, and four side by side. Pin it to a core (taskset). */
 #include <inttypes.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -22,7 +24,9 @@
 #include <immintrin.h>
 #endif
 
-enum { L2_BYTES = 768 << 10 };
+/* Rows of a measurement from cache (well within any L2), of one call from memory (what a thread takes at a time when it
+ * generates), and between two looks at the clock. */
+enum { L2_BYTES = 256 << 10, CALL_BYTES = 64 << 10, SLICE_BYTES = 2 << 20, N_SLICES = 25 };
 
 static struct {
     bool csv;
@@ -65,19 +69,28 @@ static void fill(uint8_t *w, size_t n)
 static volatile uint64_t sink;
 
 #if defined(__x86_64__)
+/* Reads n bytes as `streams` (a constant) ascending stretches side by side. */
+__attribute__((target("avx2"), always_inline)) static inline void read_side_by_side(const uint8_t *p, size_t n,
+                                                                                    unsigned streams)
+{
+    const size_t far = n / streams / 64 * 64;
+    __m256i a = _mm256_setzero_si256(), b = a;
+    for (size_t i = 0; i < far; i += 64)
+        for (unsigned s = 0; s < streams; s++) {
+            a = _mm256_xor_si256(a, _mm256_loadu_si256((const __m256i *)(p + s * far + i)));
+            b = _mm256_xor_si256(b, _mm256_loadu_si256((const __m256i *)(p + s * far + i + 32)));
+        }
+    a = _mm256_xor_si256(a, b);
+    sink = (uint64_t)_mm256_extract_epi64(a, 0);
+}
 __attribute__((target("avx2"))) static void read_all(const uint8_t *p, size_t n)
 {
-    __m256i a = _mm256_setzero_si256(), b = a, c = a, d = a;
-    for (size_t i = 0; i + 128 <= n; i += 128) {
-        a = _mm256_xor_si256(a, _mm256_loadu_si256((const __m256i *)(p + i)));
-        b = _mm256_xor_si256(b, _mm256_loadu_si256((const __m256i *)(p + i + 32)));
-        c = _mm256_xor_si256(c, _mm256_loadu_si256((const __m256i *)(p + i + 64)));
-        d = _mm256_xor_si256(d, _mm256_loadu_si256((const __m256i *)(p + i + 96)));
-        _mm_prefetch((const char *)p + i + 4096, _MM_HINT_T0);
-        _mm_prefetch((const char *)p + i + 4096 + 64, _MM_HINT_T0);
-    }
-    a = _mm256_xor_si256(_mm256_xor_si256(a, b), _mm256_xor_si256(c, d));
-    sink = (uint64_t)_mm256_extract_epi64(a, 0);
+    read_side_by_side(p, n, 1);
+}
+__attribute__((target("avx2"))) static void read_four(const uint8_t *p, size_t n)
+{
+    for (size_t i = 0; i < n; i += CALL_BYTES)
+        read_side_by_side(p + i, n - i < CALL_BYTES ? n - i : CALL_BYTES, 4);
 }
 
 #define TEN(x) x(0) x(1) x(2) x(3) x(4) x(5) x(6) x(7) x(8) x(9)
@@ -156,15 +169,26 @@ __attribute__((target("avx2,fma"))) static double peak_f32_avx2(void)
     return 10.0 * 8 * (double)n / (now() - t);
 }
 #else
+static void read_side_by_side(const uint8_t *p, size_t n, unsigned streams)
+{
+    const size_t far = n / streams / 64 * 64;
+    uint64_t a[8] = { 0 }, v;
+    for (size_t i = 0; i < far; i += 64)
+        for (unsigned s = 0; s < streams; s++)
+            for (int j = 0; j < 8; j++) {
+                memcpy(&v, p + s * far + i + 8 * j, 8);
+                a[j] ^= v;
+            }
+    sink = a[0] ^ a[1] ^ a[2] ^ a[3] ^ a[4] ^ a[5] ^ a[6] ^ a[7];
+}
 static void read_all(const uint8_t *p, size_t n)
 {
-    uint64_t a[8] = { 0 }, v;
-    for (size_t i = 0; i + 64 <= n; i += 64)
-        for (int j = 0; j < 8; j++) {
-            memcpy(&v, p + i + 8 * j, 8);
-            a[j] ^= v;
-        }
-    sink = a[0] ^ a[1] ^ a[2] ^ a[3] ^ a[4] ^ a[5] ^ a[6] ^ a[7];
+    read_side_by_side(p, n, 1);
+}
+static void read_four(const uint8_t *p, size_t n)
+{
+    for (size_t i = 0; i < n; i += CALL_BYTES)
+        read_side_by_side(p + i, n - i < CALL_BYTES ? n - i : CALL_BYTES, 4);
 }
 #endif
 
@@ -181,28 +205,64 @@ static double peak(ht_isa isa, bool int8)
     return 0;
 }
 
-static double read_bandwidth(const uint8_t *p, size_t n, int passes)
+typedef void read_fn(const uint8_t *p, size_t n);
+
+static double speed(read_fn *read, const uint8_t *p, size_t n)
+{
+    double t = now();
+    read(p, n);
+    return (double)n / (now() - t);
+}
+
+static int ascending(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return x < y ? -1 : x > y;
+}
+
+static double median(double *v, int n)
+{
+    qsort(v, (size_t)n, sizeof *v, ascending);
+    return v[n / 2];
+}
+
+static uint8_t *weights;
+
+/* The next stretch of the buffer that has not been read for long. */
+static const uint8_t *slice(size_t n)
+{
+    static size_t at;
+    if (at + n > opt.ram)
+        at = 0;
+    at += n;
+    return weights + at - n;
+}
+
+static double from_cache(void)
 {
     double best = 0;
-    for (int i = 0; i < passes; i++) {
-        double t = now();
-        read_all(p, n);
-        t = now() - t;
-        if ((double)n / t > best)
-            best = (double)n / t;
+    for (int i = 0; i < 200; i++) {
+        double v = speed(read_all, weights, L2_BYTES);
+        best = v > best ? v : best;
     }
     return best;
 }
 
+static double from_memory(read_fn *read)
+{
+    double v[N_SLICES];
+    for (int i = 0; i < N_SLICES; i++)
+        v[i] = speed(read, slice(SLICE_BYTES), SLICE_BYTES);
+    return median(v, N_SLICES);
+}
+
 /* ---- kernels --------------------------------------------------------------------------------------------------- */
 
-static uint8_t *weights;
 static float *xf, *y;
 static int8_t *xq;
 static float *xd;
 static int16_t *xs;
 static void *scratch;
-static double ram_bps, cache_bps;
 
 /* One call over n_rows rows. */
 typedef struct bench {
@@ -215,17 +275,16 @@ typedef struct bench {
     ht_gemm_f32_fn *gemm_f32;
 } bench;
 
-static void call(const bench *b, size_t stride, uint32_t n_rows)
+static void call(const bench *b, const uint8_t *w, size_t stride, uint32_t n_rows)
 {
     if (b->dot_q8)
-        b->dot_q8(y, weights, stride, n_rows, &(ht_q8_row){ xq, xd, xs }, opt.k);
+        b->dot_q8(y, w, stride, n_rows, &(ht_q8_row){ xq, xd, xs }, opt.k);
     if (b->dot_f32)
-        b->dot_f32(y, weights, stride, n_rows, xf, opt.k);
+        b->dot_f32(y, w, stride, n_rows, xf, opt.k);
     if (b->gemm_q8)
-        b->gemm_q8(y, n_rows, b->type, weights, stride, n_rows, &(ht_q8){ xq, xd, xs, opt.k }, opt.tokens, opt.k,
-                   scratch);
+        b->gemm_q8(y, n_rows, b->type, w, stride, n_rows, &(ht_q8){ xq, xd, xs, opt.k }, opt.tokens, opt.k, scratch);
     if (b->gemm_f32)
-        b->gemm_f32(y, n_rows, b->type, weights, stride, n_rows, xf, opt.k, opt.tokens, opt.k, scratch);
+        b->gemm_f32(y, n_rows, b->type, w, stride, n_rows, xf, opt.k, opt.tokens, opt.k, scratch);
 }
 
 /* Seconds of the best call within about `budget` seconds, at least `calls`. */
@@ -234,7 +293,7 @@ static double best_call(const bench *b, size_t stride, uint32_t n_rows, double b
     double best = 1e9, end = now() + budget;
     for (int i = 0; i < calls || now() < end; i++) {
         double t = now();
-        call(b, stride, n_rows);
+        call(b, weights, stride, n_rows);
         t = now() - t;
         if (t < best)
             best = t;
@@ -251,25 +310,41 @@ static bool wanted(const bench *b)
     return (!opt.only || !strcmp(opt.only, b->kind)) && opt.k % ht_type_get(b->type)->block == 0;
 }
 
+/* Bytes per second over a slice, in calls as long as those of a thread that generates. */
+static double from_memory_once(const bench *b, size_t stride)
+{
+    const uint32_t rows = (uint32_t)(SLICE_BYTES / stride), few = (uint32_t)(CALL_BYTES / stride / 8 * 8 + 8);
+    const uint8_t *w = slice(SLICE_BYTES);
+    double t = now();
+    for (uint32_t r = 0; r < rows; r += few)
+        call(b, w + r * stride, stride, rows - r < few ? rows - r : few);
+    return (double)(rows * stride) / (now() - t);
+}
+
 static void run_dot(const bench *b)
 {
     const size_t stride = ht_type_row_bytes(ht_type_get(b->type), opt.k);
-    const uint32_t few = (uint32_t)(L2_BYTES / stride), all = (uint32_t)(opt.ram / stride);
+    const uint32_t few = (uint32_t)(L2_BYTES / stride);
     if (!wanted(b))
         return;
-    double cache = (double)(stride * few) / best_call(b, stride, few, 0.1, 3);
-    double ram = 0, read = 1;                    /* turn by turn, so that what else the machine does meets both alike */
-    for (int i = 0; i < 5 && cache > 1e9; i++) { /* slow kernels say nothing about memory */
-        double v = (double)(stride * all) / best_call(b, stride, all, 0, 1), r = read_bandwidth(weights, opt.ram, 1);
-        ram = v > ram ? v : ram;
-        read = r > read ? r : read;
+    double cache = (double)(stride * few) / best_call(b, stride, few, 0.02, 3);
+    double v[N_SLICES], one[N_SLICES], four[N_SLICES], ram = 0, read = 1;
+    if (cache > 1e9) { /* slow kernels say nothing about memory */
+        for (int i = 0; i < N_SLICES; i++) {
+            v[i] = from_memory_once(b, stride);
+            one[i] = speed(read_all, slice(SLICE_BYTES), SLICE_BYTES);
+            four[i] = speed(read_four, slice(SLICE_BYTES), SLICE_BYTES);
+        }
+        ram = median(v, N_SLICES);
+        double r1 = median(one, N_SLICES), r4 = median(four, N_SLICES);
+        read = r1 > r4 ? r1 : r4;
     }
     if (opt.csv)
         printf("%s,%s,%s,%s,%" PRIu32 ",,%.3g,%.3g,%.4f,\n", b->kind, b->name, ht_type_get(b->type)->name,
                ht_isa_name(b->isa), opt.k, cache, ram, ram / read);
     else
-        printf("%-34s %8.2f GB/s cache  %8.2f GB/s memory  %5.1f %% of read bandwidth\n", b->name, cache / 1e9,
-               ram / 1e9, 100 * ram / read);
+        printf("%-34s %8.2f GB/s cache  %8.2f GB/s memory  %5.1f %% of read bandwidth (%.2f)\n", b->name, cache / 1e9,
+               ram / 1e9, 100 * ram / read, read / 1e9);
     fflush(stdout);
 }
 
@@ -329,7 +404,7 @@ static bool parse(int argc, char **argv)
         }
     }
     return opt.k >= 32 && opt.k % 32 == 0 && opt.k <= 65536 && opt.tokens > 0 && opt.tokens <= 4096 &&
-           opt.ram >= L2_BYTES;
+           opt.ram >= 2 * SLICE_BYTES;
 }
 
 int main(int argc, char **argv)
@@ -355,15 +430,15 @@ int main(int argc, char **argv)
     for (size_t i = 0; i < n_x / 32; i++)
         xd[i] = 0.01f;
 
-    cache_bps = read_bandwidth(weights, L2_BYTES, 200);
-    ram_bps = read_bandwidth(weights, opt.ram, 3);
+    const double cache = from_cache(), one = from_memory(read_all), four = from_memory(read_four);
     if (opt.csv)
         printf("kind,name,type,isa,k,tokens,cache_bytes_per_s,memory_bytes_per_s,memory_fraction,peak_fraction\n"
-               "read,read,,,,,%.3g,%.3g,1,\n",
-               cache_bps, ram_bps);
+               "read,one stream,,,,,%.3g,%.3g,,\nread,four streams,,,,,,%.3g,,\n",
+               cache, one, four);
     else
-        printf("best level %s; one core reads %.2f GB/s from cache (%d KiB), %.2f GB/s from memory (%zu MiB)\n",
-               ht_isa_name(ht_isa_best()), cache_bps / 1e9, L2_BYTES >> 10, ram_bps / 1e9, opt.ram >> 20);
+        printf("best level %s; one core reads %.2f GB/s from cache (%d KiB); from memory (%zu MiB) %.2f GB/s in one\n"
+               "stream, %.2f in four\n",
+               ht_isa_name(ht_isa_best()), cache / 1e9, L2_BYTES >> 10, opt.ram >> 20, one / 1e9, four / 1e9);
 #define HT_DOT_Q8(t, i, fn)                                                                                            \
     run_dot(&(bench){ .kind = "dot_q8", .name = #fn, .type = HT_##t, .isa = HT_ISA_##i, .dot_q8 = fn });
 #include "cpu/dot_q8.inc"
