@@ -20,6 +20,11 @@ build_packages=(
 test_packages=(
     "libcriterion-dev:criterion/criterion.h:the test framework"
 )
+# For tools/run-tests --arm; the arm64 libraries themselves are fetched by tools/arm64-sysroot.
+arm_packages=(
+    "gcc-aarch64-linux-gnu:aarch64-linux-gnu-gcc:the cross compiler for 64-bit ARM"
+    "qemu-user:qemu-aarch64:runs what it compiles"
+)
 
 say() {
     printf '==> %s\n' "$*" >&2

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * Runs tests without Criterion: see criterion/criterion.h. The options that tools/run-tests uses are understood:
- * --filter SUITE/NAME (wildcards), --tap=FILE, --timeout SECONDS; others are ignored.
+ * --filter SUITE/NAME (wildcards, @(a|b)), --tap=FILE, --timeout SECONDS; others are ignored.
  *
  * Threads: none here; tests may start their own, each in its child process. */
 #include <fnmatch.h>
@@ -139,7 +139,7 @@ int main(int argc, char **argv)
         if (!t->name || t->disabled)
             continue;
         snprintf(full, sizeof full, "%s/%s", t->suite, t->name);
-        if (fnmatch(filter, full, 0) != 0)
+        if (fnmatch(filter, full, FNM_EXTMATCH) != 0)
             continue;
         plain_params p = t->params ? t->params() : (plain_params){ 0, NULL, 1 };
         for (size_t i = 0; i < p.n; i++) {
