@@ -75,6 +75,8 @@ static float row_f32(ht_type type, const uint8_t *w, const float *x, uint32_t k)
 #define HT_IF_REF_AVX2(x)
 #define HT_IF_REF_AVX512(x)
 #define HT_IF_REF_AVX512VNNI(x)
+#define HT_IF_REF_NEON(x)
+#define HT_IF_REF_DOTPROD(x)
 #define HT_DOT_Q8(type, isa, fn) HT_IF_REF_##isa(HT_DOT_Q8_REF(type, fn))
 #include "cpu/dot_q8.inc"
 #undef HT_DOT_Q8

@@ -6,6 +6,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "engine/base/os.h"
+
 #if defined(__x86_64__)
 #include <cpuid.h>
 #endif
@@ -47,6 +49,20 @@ unsigned ht_isa_from_cpuid(const ht_cpuid *w)
     return set;
 }
 
+unsigned ht_isa_from_hwcap(uint64_t hwcap, uint64_t hwcap2)
+{
+    enum { ASIMD = 1 << 1, ASIMDDP = 1 << 20, I8MM = 1 << 13 };
+    unsigned set = HT_ISA_BIT(REF);
+
+    if (!(hwcap & ASIMD))
+        return set;
+    set |= HT_ISA_BIT(NEON);
+    if (!(hwcap & ASIMDDP))
+        return set;
+    set |= HT_ISA_BIT(DOTPROD);
+    return hwcap2 & I8MM ? set | HT_ISA_BIT(I8MM) : set;
+}
+
 /* HT_ISA_BIT of every level that runs here. */
 static unsigned levels(void)
 {
@@ -63,6 +79,10 @@ static unsigned levels(void)
         set |= HT_ISA_BIT(AVXVNNI) | HT_ISA_BIT(AVX512) | HT_ISA_BIT(AVX512VNNI);
 #endif
     return set;
+#elif defined(__aarch64__)
+    uint64_t hwcap, hwcap2;
+    ht_os_hwcap(&hwcap, &hwcap2);
+    return ht_isa_from_hwcap(hwcap, hwcap2);
 #else
     return HT_ISA_BIT(REF);
 #endif

@@ -41,4 +41,7 @@ typedef struct ht_cpuid {
 
 unsigned ht_isa_from_cpuid(const ht_cpuid *words); /* HT_ISA_BIT of every level that runs there */
 
+/* The same for 64-bit ARM, whose kernel says what runs (AT_HWCAP, AT_HWCAP2). */
+unsigned ht_isa_from_hwcap(uint64_t hwcap, uint64_t hwcap2);
+
 #endif

@@ -8,6 +8,8 @@ void ht_vec_kernels_init(ht_vec_kernels *v, ht_isa isa)
 #if defined(__x86_64__)
     if (ht_isa_has(isa, HT_ISA_AVX2)) *v = ht_vec_kernels__avx2;
     if (ht_isa_has(isa, HT_ISA_AVX512)) *v = ht_vec_kernels__avx512;
+#elif defined(__aarch64__)
+    if (ht_isa_has(isa, HT_ISA_NEON)) *v = ht_vec_kernels__neon;
 #else
     (void)isa;
 #endif

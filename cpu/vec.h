@@ -19,6 +19,9 @@ ht_exp_sum_fn ht_exp_sum__ref;
 extern const ht_vec_kernels ht_vec_kernels__avx2;
 extern const ht_vec_kernels ht_vec_kernels__avx512;
 ht_exp_sum_fn ht_exp_sum__avx2, ht_exp_sum__avx512;
+#elif defined(__aarch64__)
+extern const ht_vec_kernels ht_vec_kernels__neon;
+ht_exp_sum_fn ht_exp_sum__neon;
 #endif
 
 #endif

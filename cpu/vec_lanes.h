@@ -1,17 +1,20 @@
 /* SPDX-License-Identifier: MIT
  *
- * A thin layer of vector primitives, 8 lanes (AVX2) or 16 lanes (AVX-512) as HT_VEC_LANES says: what vec_x86.h and
- * attend_x86.h are written in. Included by the files of one SIMD level only. Threads: any; no state. */
+ * A thin layer of vector primitives, 8 lanes (AVX2; NEON in vec_lanes_neon.h) or 16 lanes (AVX-512) as HT_VEC_LANES
+ * says: what vec_x86.h and attend_x86.h are written in. Included by the files of one SIMD level only. Threads: any; no
+ * state. */
 #ifndef HT_CPU_VEC_LANES_H
 #define HT_CPU_VEC_LANES_H
-
-#include <immintrin.h>
 
 #include "cpu/vec_common.h"
 
 enum { LANES = HT_VEC_LANES, UV = 32 / HT_VEC_LANES };
 
-#if HT_VEC_LANES == 8
+#if defined(__aarch64__)
+#include "cpu/vec_lanes_neon.h"
+#elif HT_VEC_LANES == 8
+
+#include <immintrin.h>
 
 typedef __m256 vf;
 HT_INLINE vf vf_zero(void) { return _mm256_setzero_ps(); }
@@ -63,6 +66,8 @@ HT_INLINE float vf_tree32(const vf *a)
 }
 
 #else
+
+#include <immintrin.h>
 
 typedef __m512 vf;
 HT_INLINE vf vf_zero(void) { return _mm512_setzero_ps(); }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * The hot vec kernels in intrinsics, written once for 8 lanes (AVX2) and 16 lanes (AVX-512) on the primitives of
+ * The hot vec kernels, written once for 8 lanes (AVX2, and NEON by pairs) and 16 lanes (AVX-512) on the primitives of
  * vec_lanes.h: kernels over units of 32 elements held in UV vectors. Same sums in the same order as the plain forms
- * in vec_body.h. Included by vec_avx2.c and vec_avx512.c with HT_VEC_LANES set. Threads: any; no state. */
+ * in vec_body.h. Included by the vec_<isa>.c of these levels with HT_VEC_LANES set. Threads: any; no state. */
 #include "cpu/vec_common.h"
 #include "cpu/vec_lanes.h"
 
@@ -88,7 +88,9 @@ static float HT_VEC(sum16)(const float *x, uint32_t j0, uint32_t j1)
     return ht_vec_tree16(a);
 }
 
-#if HT_VEC_LANES == 8
+#if defined(__aarch64__)
+/* vec_neon.c has a ht_quantise_q8 of its own. */
+#elif HT_VEC_LANES == 8
 
 static void HT_VEC(ht_quantise_q8)(const float *x, uint32_t k, int8_t *q, float *d, int16_t *s)
 {
@@ -173,7 +175,7 @@ static void HT_VEC(store_f16)(const float *x, uint32_t n, void *row)
     uint32_t i = 0;
     for (; i + LANES <= n; i += LANES) vf_store_f16(p + (size_t)i * 2, vf_load(x + i));
     for (; i < n; i++) {
-        uint16_t h = _cvtss_sh(x[i], _MM_FROUND_TO_NEAREST_INT);
+        uint16_t h = ht_vec_f32_to_f16(x[i]);
         memcpy(p + (size_t)i * 2, &h, 2);
     }
 }

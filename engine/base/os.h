@@ -46,6 +46,9 @@ size_t ht_os_page(void);
  * allows; 0: not measurable. Reads at most 256 MiB, for at most half a second. */
 double ht_os_disk_bandwidth(const char *path);
 
+/* What the kernel tells a process of its processor's instructions (AT_HWCAP, AT_HWCAP2); 0 where it tells nothing. */
+void ht_os_hwcap(uint64_t *hwcap, uint64_t *hwcap2);
+
 uint64_t ht_os_ram_total(void);     /* bytes; a cgroup's limit counted */
 uint64_t ht_os_ram_available(void); /* what can be taken without swapping, a cgroup's limit counted */
 uint64_t ht_os_peak_rss(void);

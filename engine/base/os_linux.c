@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -126,6 +127,12 @@ void ht_os_release(void *p, size_t bytes)
 }
 
 void ht_os_decommit(void *p, size_t bytes) { madvise(p, bytes, MADV_DONTNEED); }
+
+void ht_os_hwcap(uint64_t *hwcap, uint64_t *hwcap2)
+{
+    *hwcap = getauxval(AT_HWCAP);
+    *hwcap2 = getauxval(AT_HWCAP2);
+}
 
 size_t ht_os_page(void) { return (size_t)sysconf(_SC_PAGESIZE); }
 

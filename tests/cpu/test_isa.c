@@ -40,6 +40,9 @@ Test(isa, best_is_the_last_that_runs)
 #endif
 #else
     cr_expect(!ht_isa_runs(HT_ISA_AVX2));
+#if defined(__aarch64__)
+    cr_expect(ht_isa_runs(HT_ISA_NEON)); /* the baseline of every build */
+#endif
 #endif
 }
 
@@ -77,6 +80,26 @@ Test(isa, from_the_words_of_known_processors)
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
         cr_expect_eq(ht_isa_from_cpuid(&known[i].words), known[i].set, "%s: %#x, not %#x", known[i].name,
                      ht_isa_from_cpuid(&known[i].words), known[i].set);
+}
+
+/* AT_HWCAP and AT_HWCAP2 put together from the features that these processors have. */
+Test(isa, from_the_hwcaps_of_arm_processors)
+{
+    enum { R = HT_ISA_BIT(REF), N = R | HT_ISA_BIT(NEON), D = N | HT_ISA_BIT(DOTPROD), I = D | HT_ISA_BIT(I8MM) };
+    static const struct {
+        const char *name;
+        uint64_t hwcap, hwcap2;
+        unsigned set;
+    } known[] = {
+        { "nothing at all", 0, 0, R },
+        { "Cortex-A72", 0xff, 0, N },
+        { "Neoverse N1", 0x10119fff, 0, D },
+        { "Neoverse V1", 0x1073ffff, 0x1e001, I },
+        { "i8mm without dotprod", 0xff, 1 << 13, N },
+        { "every bit but asimd", ~(uint64_t)2, ~(uint64_t)0, R },
+    };
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        cr_expect_eq(ht_isa_from_hwcap(known[i].hwcap, known[i].hwcap2), known[i].set, "%s", known[i].name);
 }
 
 Test(isa, levels_include_what_they_build_on)
