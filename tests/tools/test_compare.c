@@ -13,13 +13,13 @@
 #define COMPARE HEARTH_TEST_DATA "/../../tools/bench/compare"
 #define PROBE HEARTH_BUILD_DIR "/tools/hearth-probe"
 
-static const char other[] =
-    "#!/bin/sh\n"
-    "case \"$*\" in\n"
-    "*--help*) echo '--n-depth --no-warmup' ;;\n"
-    "*broken*) echo 'no such model' >&2; exit 3 ;;\n"
-    "*) echo '[{\"n_prompt\": 8, \"n_gen\": 0, \"avg_ts\": 50.5}, {\"n_prompt\": 0, \"n_gen\": 4, \"avg_ts\": 12.5}]' ;;\n"
-    "esac\n";
+static const char other[] = "#!/bin/sh\n"
+                            "case \"$*\" in\n"
+                            "*--help*) echo '--n-depth --no-warmup' ;;\n"
+                            "*broken*) echo 'no such model' >&2; exit 3 ;;\n"
+                            "*) echo '[{\"n_prompt\": 8, \"n_gen\": 0, \"avg_ts\": 50.5}, {\"n_prompt\": 0, \"n_gen\": "
+                            "4, \"avg_ts\": 12.5}]' ;;\n"
+                            "esac\n";
 
 static outcome compare(const char *const *args)
 {
@@ -69,11 +69,33 @@ Test(compare, help_names_the_tests)
 Test(compare, rounds_are_added_and_told)
 {
     needs_python();
-    const char *model = shipped_model(), *csv = scratch_file("out.csv", NULL, 0), *svg = scratch_file("out.svg", NULL, 0);
+    const char *model = shipped_model(), *csv = scratch_file("out.csv", NULL, 0),
+               *svg = scratch_file("out.svg", NULL, 0);
     const char *engine = stand_in();
-    const char *const run[] = { model, "--hearth", HEARTH_BIN, "--llama-bench", engine, "--probe", PROBE, "--probe-mib", "1",
-                                "--threads", "1", "--prompt", "8", "--tokens", "4", "--rounds", "1", "--tests",
-                                "decode,prefill,start", "--csv", csv, "--svg", svg, NULL };
+    const char *const run[] = { model,
+                                "--hearth",
+                                HEARTH_BIN,
+                                "--llama-bench",
+                                engine,
+                                "--probe",
+                                PROBE,
+                                "--probe-mib",
+                                "1",
+                                "--threads",
+                                "1",
+                                "--prompt",
+                                "8",
+                                "--tokens",
+                                "4",
+                                "--rounds",
+                                "1",
+                                "--tests",
+                                "decode,prefill,start",
+                                "--csv",
+                                csv,
+                                "--svg",
+                                svg,
+                                NULL };
     for (int i = 0; i < 2; i++) {
         outcome o = compare(run);
         cr_assert_eq(o.status, 0, "%s", o.err);
