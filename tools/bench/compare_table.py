@@ -151,11 +151,16 @@ def speed_rows(s, test):
     return head, rows
 
 
+def either(s, column, **where):
+    """Of the lines about start or memory."""
+    return list(dict.fromkeys(s.of(column, test="start_s", **where) + s.of(column, test="resident_bytes", **where)))
+
+
 def memory_rows(s):
     engines = s.engines()
     rows = []
-    for file in s.of("file", test="start_s") or s.of("file", test="resident_bytes"):
-        for t in s.of("threads", file=file, test="resident_bytes"):
+    for file in either(s, "file"):
+        for t in either(s, "threads", file=file):
             row = [file, t]
             for e in engines:
                 resident = s.median(file, e, t, "resident_bytes")
@@ -192,7 +197,7 @@ def tables(s):
     found = []
     for test in speeds(s):
         found.append((title(test), *speed_rows(s, test)))
-    if s.of("file", test="start_s") or s.of("file", test="resident_bytes"):
+    if either(s, "file"):
         found.append(("Start and memory", *memory_rows(s)))
     company = company_rows(s)
     if company[1]:
