@@ -44,8 +44,9 @@ class Samples:
 
     def add(self, when, number, file, engine, threads, test, value):
         if value is not None:
-            self.lines.append(dict(zip(COLUMNS, (when, number, file, engine, threads, test, f"{value:.6g}"
-                                                 if isinstance(value, float) else str(value)))))
+            value = f"{value:.6g}" if isinstance(value, float) else value
+            row = (when, number, file, engine, threads, test, value)
+            self.lines.append(dict(zip(COLUMNS, map(str, row))))  # text, as from a file
 
     def of(self, column, **where):
         found = {}
