@@ -165,18 +165,15 @@ def memory_rows(s):
             row = [file, t]
             for e in engines:
                 resident = s.median(file, e, t, "resident_bytes")
-                if e == engines[0]:
-                    held = s.number(file, "file_bytes") + sum(
-                        x for x in (s.median(file, e, t, "kv_bytes"), s.median(file, e, t, "scratch_bytes"))
-                        if not math.isnan(x))
-                else:
-                    held = s.number(file, "file_bytes")
+                held = s.number(file, "file_bytes") + sum(
+                    x for x in (s.median(file, e, t, "kv_bytes"), s.median(file, e, t, "scratch_bytes")) if x == x)
                 row += [ranged(s, file, e, t, "start_s", digits=2),
                         "-" if math.isnan(resident) else f"{resident / held:.2f}"]
             rows.append(row)
     head = ["file", "threads"]
     for e in engines:
-        head += [f"{e} start s", "resident / (file + KV + scratch)" if e == engines[0] else "resident / file"]
+        tells = s.of("file", engine=e, test="kv_bytes")
+        head += [f"{e} start s", "resident / (file + KV + scratch)" if tells else "resident / file"]
     return head, rows
 
 
