@@ -28,6 +28,7 @@ static inline size_t ht_kv_group_bytes(ht_type type, uint32_t k_dim)
                              : (size_t)k_dim / 32 * HT_KV_K_Q4;
 }
 
+enum { HT_ATTEND_SIDE = 6 }; /* most queries of a block: 12 sums, 2 rows and a factor fit 16 registers */
 enum { HT_ATTEND_STRIDE = HT_ATTEND_SPAN + 16 }; /* floats from query to query of the scores: cache sets are spread */
 
 /* Floats of a tile of converted rows: a group of K with a D per block of 32, or two columns of V. */

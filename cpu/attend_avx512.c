@@ -5,4 +5,4 @@
 #endif
 #define HT_VEC(name) name##__avx512
 #define HT_VEC_LANES 16
-#include "cpu/attend_x86.h"
+#include "cpu/attend_simd.h"

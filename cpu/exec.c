@@ -154,12 +154,13 @@ static ht_status cpu_submit(ht_exec *e, const ht_op *ops, size_t n, ht_event *do
 {
     cpu_exec *x = (cpu_exec *)e;
 
-    for (size_t i = 0; i < n; i++) { /* refuse before anything runs */
+    for (size_t i = 0, phases = 0; i < n; i++) { /* refuse before anything runs */
         cpu_op probe = { .op = ops[i], .x = x };
         if (ops[i].kind >= HT_N_OPS || ops[i].n_tok == 0 || !plan(&probe))
             return HT_EINVAL;
-        if (ops[i].joined && (i == 0 || probe.n_phases != 1))
+        if (ops[i].joined && (phases != 1 || probe.n_phases != 1))
             return HT_EINVAL;
+        phases = probe.n_phases;
     }
     for (size_t i = 0; i < n;) {
         cpu_op *group[CPU_MAX_JOINED];
@@ -188,6 +189,11 @@ static ht_status cpu_wait(ht_exec *e, ht_event event, const ht_cancel *cancel)
     if (event > ht_stream_pushed(x->stream))
         push_open(x);
     ht_status st = ht_stream_wait(x->stream, event - 1, cancel);
+    if (st == HT_ECANCELLED) { /* what was submitted later goes too */
+        push_open(x);
+        event = ht_stream_pushed(x->stream);
+        ht_stream_wait(x->stream, event - 1, cancel);
+    }
     ht_stream_retire(x->stream, event - 1); /* the operations' memory is the caller's again */
     return st;
 }

@@ -64,12 +64,16 @@ static inline void *cpu_scratch(const cpu_exec *x, uint32_t thread) { return x->
  * tiles. */
 size_t ht_cpu_ops_scratch_bytes(uint32_t max_head);
 
-/* Two tiles of results in each thread's scratch. */
+static inline float *cpu_work_space(const cpu_op *op, uint32_t thread)
+{
+    return (float *)(void *)((uint8_t *)cpu_scratch(op->x, thread) + ht_gemm_scratch_bytes(op->x->max_k));
+}
+
+/* Two tiles of results in it. */
 enum { CPU_TILE = 16384 /* floats */ };
 static inline float *cpu_tile(const cpu_op *op, uint32_t thread, uint32_t i)
 {
-    uint8_t *base = (uint8_t *)cpu_scratch(op->x, thread) + ht_gemm_scratch_bytes(op->x->max_k);
-    return (float *)(void *)base + (size_t)i * CPU_TILE;
+    return cpu_work_space(op, thread) + (size_t)i * CPU_TILE;
 }
 
 size_t ht_cpu_attend_scratch_bytes(uint32_t max_head);

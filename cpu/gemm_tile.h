@@ -7,7 +7,7 @@
  *     weights      32 R bytes
  *     scales       6 R floats: D, Dm, and sc, mn of two halves
  *     activations  per token 5 numbers: d, two corrections, two sums
- * AVX2 cuts it otherwise, see gemm_q8_avx2.c.
+ * AVX2 cuts it otherwise, see gemm_q8_tile_avx2.c.
  * Float products: HT_GEMM_F32_BIG elements of the tile as floats, and the 32 accumulators of HT_GEMM_F32_SUPER tokens.
  * Owner: the caller's memory. Threads: one scratch per thread. */
 #ifndef HT_CPU_GEMM_TILE_H

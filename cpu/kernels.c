@@ -46,6 +46,6 @@ size_t ht_gemm_scratch_bytes(uint32_t k)
 
 size_t ht_attend_scratch_bytes(uint32_t k_dim)
 {
-    const size_t scores = (size_t)HT_ATTEND_QUERIES * HT_ATTEND_STRIDE, weights = (size_t)6 * HT_ATTEND_STRIDE;
+    const size_t scores = (size_t)HT_ATTEND_QUERIES * HT_ATTEND_STRIDE, weights = (size_t)HT_ATTEND_SIDE * HT_ATTEND_STRIDE;
     return (scores + weights + ht_attend_tile_floats(k_dim) + (size_t)HT_ATTEND_QUERIES * k_dim) * sizeof(float);
 }

@@ -9,11 +9,6 @@
 
 enum { KV_WRITE_GRAIN = 32 }; /* positions: two groups of half floats are one cache line */
 
-static float *work_space(const cpu_op *op, uint32_t thread)
-{
-    return (float *)(void *)((uint8_t *)cpu_scratch(op->x, thread) + ht_gemm_scratch_bytes(op->x->max_k));
-}
-
 size_t ht_cpu_attend_scratch_bytes(uint32_t max_head)
 {
     return (size_t)HT_ATTEND_QUERIES * HT_ATTEND_PARTIAL(max_head) * sizeof(float) + ht_attend_scratch_bytes(max_head);
@@ -112,7 +107,7 @@ static void attend_chunk(const cpu_op *op, uint32_t chunk, uint32_t thread)
     uint32_t group = group_of(a), dim = a->kv.v_dim, pad = HT_ATTEND_PARTIAL(dim);
     uint32_t span = first_seen(a, a->pos0 + r.f0 / group) / HT_ATTEND_SPAN;
     uint32_t last = (a->pos0 + (r.f0 + r.n - 1) / group) / HT_ATTEND_SPAN;
-    float *ws = work_space(op, thread), *o[HT_ATTEND_QUERIES] = { NULL };
+    float *ws = cpu_work_space(op, thread), *o[HT_ATTEND_QUERIES] = { NULL };
     float M[HT_ATTEND_QUERIES] = { 0 }, L[HT_ATTEND_QUERIES] = { 0 };
     ht_attend_query query[HT_ATTEND_QUERIES];
     bool begun[HT_ATTEND_QUERIES] = { false };
@@ -160,7 +155,7 @@ static void attend_part_chunk(const cpu_op *op, uint32_t chunk, uint32_t thread)
 
     for (uint32_t i = 0; i < r.n; i++)
         o[i] = partial_at(op, span, (r.f0 + i) / group, r.kv_head * group + (r.f0 + i) % group) + 16;
-    attend_span(op, &r, span, work_space(op, thread), query, o);
+    attend_span(op, &r, span, cpu_work_space(op, thread), query, o);
     for (uint32_t i = 0; i < r.n; i++) {
         o[i][-16] = query[i].m;
         o[i][-15] = query[i].l;
@@ -172,7 +167,7 @@ static void attend_join_chunk(const cpu_op *op, uint32_t chunk, uint32_t thread)
     const ht_op_attend *a = &op->op.attend;
     uint32_t t = chunk / a->n_head, head = chunk % a->n_head, pos = a->pos0 + t, dim = a->kv.v_dim;
     uint32_t first = first_seen(a, pos) / HT_ATTEND_SPAN;
-    float *ws = work_space(op, thread), M, L;
+    float *ws = cpu_work_space(op, thread), M, L;
 
     for (uint32_t span = first; span <= pos / HT_ATTEND_SPAN; span++) {
         const float *p = partial_at(op, span, t, head);

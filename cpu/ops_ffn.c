@@ -308,7 +308,7 @@ bool ht_cpu_plan_ffn(cpu_op *op)
     if (gather)
         add_phase(op, gather_chunk, f->n_items);
     op->grain[1] = 32;
-    op->tokens[1] = ht_cpu_prompt_tokens(f->d_model);
+    op->tokens[1] = ht_cpu_prompt_tokens(4 * f->d_model); /* 32 rows of gate and of up */
     add_phase(op, neurons_chunk, blocks(op, op->tokens[1]) * f->n_items * ((f->n_ff + 31) / 32));
     if (f->h_norm)
         add_phase(op, h_norm_chunk, slots);

@@ -3,7 +3,7 @@
 #include "cpu/exec.h"
 
 enum { CHUNK_BYTES = 32 << 10, TAKE_BYTES = 256 << 10 }; /* of weights, one token */
-/* Of a prompt's chunk, at most, where 16 rows and 64 tokens are not more: below a millisecond on the machines of today, so
+/* Of a prompt's chunk of weights, at most, where its fewest rows times 64 tokens are not more: below a millisecond on the machines of today, so
  * that who cancels need not wait on the slowest. */
 enum { CHUNK_PRODUCTS = 64 << 20 };
 

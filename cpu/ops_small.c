@@ -96,7 +96,7 @@ static void route_chunk(const cpu_op *op, uint32_t t, uint32_t thread)
 {
     const ht_op_route *r = &op->op.route;
     const ht_vec_kernels *v = &op->x->kernels.vec;
-    float *p = (float *)(void *)((uint8_t *)cpu_scratch(op->x, thread) + ht_gemm_scratch_bytes(op->x->max_k));
+    float *p = cpu_work_space(op, thread);
     const float *logits = r->logits + (size_t)t * r->logits_stride;
     uint32_t *ids = r->ids + (size_t)t * r->k;
     float *w = r->weights + (size_t)t * r->k, sum = 0.0f;

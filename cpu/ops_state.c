@@ -6,11 +6,6 @@
 #include "cpu/exec.h"
 #include "engine/base/vmath.h"
 
-static float *work_space(const cpu_op *op, uint32_t thread)
-{
-    return (float *)(void *)((uint8_t *)cpu_scratch(op->x, thread) + ht_gemm_scratch_bytes(op->x->max_k));
-}
-
 static void conv_chunk(const cpu_op *op, uint32_t chunk, uint32_t thread)
 {
     const ht_op_conv *c = &op->op.conv;
@@ -39,7 +34,7 @@ static void delta_chunk(const cpu_op *op, uint32_t h, uint32_t thread)
     const ht_op_delta *d = &op->op.delta;
     const ht_vec_kernels *v = &op->x->kernels.vec;
     uint32_t kh = d->tiled ? h % d->n_k : h / (d->n_v / d->n_k);
-    float *q = work_space(op, thread), *k = q + d->k_dim, *tmp = k + d->k_dim;
+    float *q = cpu_work_space(op, thread), *k = q + d->k_dim, *tmp = k + d->k_dim;
     float *S = d->state + (size_t)h * d->k_dim * d->v_dim;
     float scale = 1.0f / sqrtf((float)d->k_dim);
     uint32_t ab = d->ab_group ? 2 * d->ab_group * (h / d->ab_group) + h % d->ab_group : h;

@@ -186,6 +186,7 @@ static void run_own(ht_stream *s, slot *sl, uint64_t number, uint32_t thread, ui
         return;
     }
     uint64_t open = atomic_load_explicit(&me->turn, memory_order_relaxed) + 1;
+    atomic_thread_fence(memory_order_release); /* who sees what follows sees that the last turn has ended */
     atomic_store_explicit(&me->turn_task, number, memory_order_relaxed);
     atomic_store_explicit(&me->turn_first, first, memory_order_relaxed);
     atomic_store_explicit(&me->turn_n, n, memory_order_relaxed);

@@ -30,7 +30,7 @@ typedef void ht_task_fn(const void *ctx, uint32_t first, uint32_t n, uint32_t th
 typedef uint32_t ht_task_span(const void *ctx, uint32_t first, uint32_t n);
 typedef void ht_task_tail(const void *ctx, uint32_t thread);
 
-/* ctx stays valid until the task is done, and of contested tasks until it is retired. */
+/* ctx stays valid until the task is done, and of tasks that are contested or have a span until it is retired. */
 typedef struct ht_task {
     ht_task_fn *fn;
     ht_task_span *span; /* NULL: any number */

@@ -5,5 +5,5 @@
 #endif
 #define HT_VEC(name) name##__avx512
 #define HT_VEC_LANES 16
-#include "cpu/vec_x86.h"
+#include "cpu/vec_simd.h"
 #include "cpu/vec_body.h"

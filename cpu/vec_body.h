@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * The vec kernels of cpu/kernels.h, written once in plain C and compiled per SIMD level: vec_<isa>.c defines
- * HT_VEC(name) and includes this file. Where a compiler makes slow code of the plain form, vec_x86.h has the same
+ * HT_VEC(name) and includes this file. Where a compiler makes slow code of the plain form, vec_simd.h has the same
  * arithmetic in intrinsics and defines HT_VEC_LANES; the plain form then is what ref runs. The order of every sum is
  * fixed: accumulators i mod 32 (mod 16 over positions), then the tree. Threads: any; no state. */
 #include "cpu/vec_common.h"

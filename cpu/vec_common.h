@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * What vec_body.h and vec_x86.h share: the trees of the numeric contract, half floats by integer arithmetic, and one
+ * What vec_body.h and vec_simd.h share: the trees of the numeric contract, half floats by integer arithmetic, and one
  * 32-block of each KV type. Included by vec_<isa>.c only. Threads: any; no state. */
 #ifndef HT_CPU_VEC_COMMON_H
 #define HT_CPU_VEC_COMMON_H

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * A thin layer of vector primitives, 8 lanes (AVX2; NEON in vec_lanes_neon.h) or 16 lanes (AVX-512) as HT_VEC_LANES
- * says: what vec_x86.h and attend_x86.h are written in. Included by the files of one SIMD level only. Threads: any; no
+ * says: what vec_simd.h and attend_simd.h are written in. Included by the files of one SIMD level only. Threads: any; no
  * state. */
 #ifndef HT_CPU_VEC_LANES_H
 #define HT_CPU_VEC_LANES_H

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * The vec kernels for 64-bit ARM: those of vec_x86.h on the primitives of vec_lanes_neon.h, and the one that is no loop
+ * The vec kernels for 64-bit ARM: those of vec_simd.h on the primitives of vec_lanes_neon.h, and the one that is no loop
  * over such. Threads: any; no state. */
 #define HT_VEC(name) name##__neon
 #define HT_VEC_LANES 8
@@ -35,5 +35,5 @@ static void HT_VEC(ht_quantise_q8)(const float *x, uint32_t k, int8_t *q, float 
     }
 }
 
-#include "cpu/vec_x86.h"
+#include "cpu/vec_simd.h"
 #include "cpu/vec_body.h"

@@ -182,7 +182,12 @@ ht_status ht_forward_run(ht_forward *f, ht_state *s, const int32_t *ids, uint32_
     if ((st = f->exec->ops->submit(f->exec, &embed, 1, NULL)) != HT_OK)
         return ht_fail(err, st, "the %s executor cannot read embeddings of this type", f->exec->ops->name);
     for (uint32_t il = 0; il < m->n_layer; il++) {
-        /* A prompt's layers take long: this thread stays near them, waiting, for there the wish to stop is looked at. */
+        /* Where the queue is full, submitting works without a look at the wish to stop. */
+        if (cancel && atomic_load_explicit(&cancel->asked, memory_order_relaxed)) {
+            st = ht_fail(err, HT_ECANCELLED, "cancelled");
+            goto drain;
+        }
+        /* A prompt's layers take long: this thread stays near them, waiting, for there the wish is looked at. */
         ht_event *layer = &ahead[il % LAYERS_AHEAD];
         if (n > 1 && il >= LAYERS_AHEAD && (st = f->exec->ops->wait(f->exec, *layer, cancel)) != HT_OK) {
             st = ht_fail(err, st, "cancelled");

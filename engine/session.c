@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * Sessions behind hearth.h: one conversation's state, and computing its tokens. */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -43,13 +44,14 @@ static ht_status choose_context(const hearth_model *m, uint32_t asked, uint64_t 
     if (fixed > (budget ? budget : ht_os_ram_available()))
         return ht_fail(err, HT_ENOMEM, "%.1f MiB of scratch and tables do not fit %s of %.1f MiB", mib(fixed),
                        budget ? "the budget (--ram)" : "the free memory", mib(budget ? budget : ht_os_ram_available()));
-    if (fit < want && asked && budget)
+    if (fit < want && asked && budget) {
+        uint64_t kv = (uint64_t)(want + HT_KV_PAGE - 1) / HT_KV_PAGE * set_bytes;
         return ht_fail(
             err, HT_ENOMEM,
             "a context of %u needs %.0f MiB beside %.0f MiB of weights and %.0f MiB of scratch, %.0f MiB more than "
             "the budget: lower --ctx or --kv-type, or raise --ram",
-            asked, mib((uint64_t)(want + HT_KV_PAGE - 1) / HT_KV_PAGE * set_bytes), mib(w->weight_bytes), mib(fixed),
-            mib((uint64_t)(want + HT_KV_PAGE - 1) / HT_KV_PAGE * set_bytes - left));
+            asked, mib(kv), mib(w->weight_bytes), mib(fixed), ceil(mib(kv + w->weight_bytes + fixed - budget)));
+    }
     if (fit < want && !asked) {
         if (budget && fit == 0)
             return ht_fail(err, HT_ENOMEM,
@@ -260,7 +262,7 @@ hearth_status hearth_session_get_stats(const hearth_session *s, hearth_stats *ou
     r.neurons_active = atomic_load(&s->forward.n_active);
     r.neurons_total = atomic_load(&s->forward.n_neurons);
     r.kv_bytes = ht_state_bytes(&s->state);
-    r.scratch_bytes = s->forward.bytes;
+    r.scratch_bytes = s->forward.bytes + s->state.partial_bytes;
     HT_RESULT(out, &r);
     return HEARTH_OK;
 }

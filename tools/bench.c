@@ -46,7 +46,7 @@ typedef struct list {
 } list;
 
 typedef struct row {
-    uint32_t n_prompt, n_generate, threads;
+    uint32_t n_prompt, n_generate, threads, used; /* used: of the threads asked for */
     double *prompt_s, *decode_s, *first_ms; /* one per repeat */
     double joules, steps;                   /* joules < 0: unreadable */
     uint64_t active, neurons, kv_bytes, scratch_bytes, weight_bytes_per_token, peak_rss;
@@ -233,6 +233,7 @@ static int visit(const ht_options *o, uint32_t threads, row *rows, size_t n_rows
     for (size_t i = 0; i < n_rows && !status; i++) {
         if (rows[i].threads != threads)
             continue;
+        rows[i].used = l->info.threads;
         rows[i].load_ms = l->load_ms;
         rows[i].weight_bytes_per_token = l->info.weight_bytes_per_token;
         if (measure(l, *s, ids, &rows[i], repeat, depth, energy, &err) != HEARTH_OK)
@@ -256,8 +257,8 @@ static figures figure(row *w, size_t n_repeats, const hearth_hardware *hw)
 {
     figures f = { NAN, NAN, NAN, NAN, NAN, NAN, NAN, NAN, NAN, NAN, NAN };
     /* The library measures one thread and the default number; what lies between would be a guess. */
-    f.bandwidth = w->threads == hw->default_threads ? hw->memory_read_bps_all
-                  : w->threads == 1                 ? hw->memory_read_bps_1
+    f.bandwidth = w->used == hw->default_threads ? hw->memory_read_bps_all
+                  : w->used == 1                    ? hw->memory_read_bps_1
                                                     : NAN;
     if (!(f.bandwidth > 0))
         f.bandwidth = NAN;
@@ -306,7 +307,7 @@ static int print_json(const ht_loaded *l, row *rows, size_t n_rows, size_t n_rep
         cJSON_AddNumberToObject(j, "kv_bytes", (double)w->kv_bytes);
         cJSON_AddNumberToObject(j, "scratch_bytes", (double)w->scratch_bytes);
         ht_report_model(j, l);
-        cJSON_ReplaceItemInObject(j, "threads", cJSON_CreateNumber(w->threads));
+        cJSON_ReplaceItemInObject(j, "threads", cJSON_CreateNumber(w->used));
         cJSON_ReplaceItemInObject(j, "load_ms", cJSON_CreateNumber(w->load_ms));
         cJSON_ReplaceItemInObject(j, "peak_rss_bytes", cJSON_CreateNumber((double)w->peak_rss));
         cJSON_AddItemToArray(all, j);
@@ -329,7 +330,7 @@ static int print_table(const ht_loaded *l, row *rows, size_t n_rows, size_t n_re
     for (size_t i = 0; i < n_rows; i++) {
         row *w = &rows[i];
         figures f = figure(w, n_repeats, hw);
-        printf("%6u %8u %7u ", w->n_prompt, w->n_generate, w->threads);
+        printf("%6u %8u %7u ", w->n_prompt, w->n_generate, w->used);
         cell(f.prompt, "%.1f", 10);
         cell(f.first_ms, "%.1f", 9);
         cell(f.decode, "%.2f", 11);
@@ -372,6 +373,8 @@ static int measure_all(const ht_options *o, const list *threads, row *rows, size
     /* After the model has let its threads go, and after its memory was counted. */
     if (!status && hearth_hardware_read(&hw, !o->quick, NULL, &err) != HEARTH_OK)
         status = ht_call_failed(&err, false);
+    if (!status && ht_interrupted())
+        status = HT_EXIT_INTERRUPTED;
     if (!status)
         status = o->json ? print_json(&l, rows, n_rows, n_repeats, &hw) : print_table(&l, rows, n_rows, n_repeats, &hw);
     ht_load_close(&l);

@@ -282,7 +282,9 @@ Test(stream, runs_and_tails)
                 t.ran = calloc(t.n, sizeof *t.ran);
                 ht_task task = { .fn = count_chunks, .span = within, .tail = count_tail, .ctx = &t, .n_chunks = t.n,
                                  .most = most };
-                cr_assert_eq(ht_stream_wait(s, ht_stream_push(s, &task), NULL), HT_OK);
+                uint64_t number = ht_stream_push(s, &task);
+                cr_assert_eq(ht_stream_wait(s, number, NULL), HT_OK);
+                ht_stream_retire(s, number);
                 cr_expect_eq(t.bad, 0);
                 cr_expect_eq(t.tails, 1);
                 for (uint32_t c = 0; c < t.n; c++)

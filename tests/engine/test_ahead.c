@@ -156,11 +156,16 @@ Test(ahead, hands_out_windows_in_order)
     ht_ahead_close(&a);
 }
 
+typedef struct closing { ht_ahead *a; record *rec; } closing;
+
+/* Lets the window under way end as soon as the walk was told to stop. */
 static void let_go(void *arg)
 {
-    record *r = arg;
-    atomic_store(&r->go, 1);
-    ht_os_wake(&r->go, true);
+    closing *c = arg;
+    while (!atomic_load(&c->a->stop))
+        ht_os_yield();
+    atomic_store(&c->rec->go, 1);
+    ht_os_wake(&c->rec->go, true);
 }
 
 /* Closing while a window is under way waits for it and asks for no more. */
@@ -173,8 +178,8 @@ Test(ahead, close_joins)
     while (atomic_load(&rec.entered) == 0)
         ht_os_wait(&rec.entered, 0, 0);
     cr_expect(ht_ahead_busy(&a));
-    atomic_store(&a.stop, true); /* as close does first: else the window let go might be followed by another */
-    cr_assert_eq(ht_os_thread_start(&other, let_go, &rec, "let-go"), HT_OK);
+    closing both = { &a, &rec };
+    cr_assert_eq(ht_os_thread_start(&other, let_go, &both, "let-go"), HT_OK);
     ht_ahead_close(&a);
     cr_expect(!ht_ahead_busy(&a));
     cr_expect_eq(rec.n, 1, "%u windows", rec.n);

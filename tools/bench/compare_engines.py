@@ -206,8 +206,16 @@ def sample(engine, path, threads, cpus, prompt, tokens, depth=0):
 
 def pair(engine, path, threads, cpus, tokens):
     """Tokens/s of two processes that decode at the same time on the same CPUs, together."""
-    both = [Process(engine.bench(path, threads, 0, tokens, 0), cpus) for _ in range(2)]
-    return sum(engine.read(p.finish()[0])["decode"] for p in both)
+    both = []
+    try:
+        both += [Process(engine.bench(path, threads, 0, tokens, 0), cpus)]
+        both += [Process(engine.bench(path, threads, 0, tokens, 0), cpus)]
+        return sum(engine.read(p.finish()[0])["decode"] for p in both)
+    finally:
+        for p in both:
+            if p.child.returncode is None:
+                p.child.kill()
+                p.child.wait()
 
 
 def beside_busy(engine, path, threads, cpus, prompt, tokens):

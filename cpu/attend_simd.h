@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Attention over one span in the vectors of vec_lanes.h, written once for AVX2 and AVX-512. Included by attend_<isa>.c with
+ * Attention over one span in the vectors of vec_lanes.h, written once for AVX2, AVX-512 and NEON. Included by attend_<isa>.c with
  * HT_VEC and HT_VEC_LANES set.
  *
  * Scores and values are the same product: a few queries, each an own chain of multiply-adds, times rows of 16 lanes (16
@@ -18,7 +18,7 @@
 enum {
     GROUP = HT_KV_GROUP,
     GV = GROUP / LANES,            /* vectors of a group */
-    SIDE = 6,                      /* most queries of a block: 12 sums, 2 rows and a factor fit 16 registers */
+    SIDE = HT_ATTEND_SIDE,
     MAX_V = 8,                     /* most vectors of a query's sums */
     STRIDE = HT_ATTEND_STRIDE,
     MAX_BLOCKS = HT_ATTEND_QUERIES / SIDE,
