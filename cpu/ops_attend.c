@@ -167,7 +167,7 @@ static void attend_join_chunk(const cpu_op *op, uint32_t chunk, uint32_t thread)
     const ht_op_attend *a = &op->op.attend;
     uint32_t t = chunk / a->n_head, head = chunk % a->n_head, pos = a->pos0 + t, dim = a->kv.v_dim;
     uint32_t first = first_seen(a, pos) / HT_ATTEND_SPAN;
-    float *ws = cpu_work_space(op, thread), M, L;
+    float *ws = cpu_work_space(op, thread), M = 0.0f, L = 0.0f;
 
     for (uint32_t span = first; span <= pos / HT_ATTEND_SPAN; span++) {
         const float *p = partial_at(op, span, t, head);
