@@ -161,11 +161,10 @@ typedef void ht_step_fn(const uint8_t *w, unsigned n, ht_xpart x, float *acc);
 /* One kernel. bytes: of 8 blocks. tails: whether a row may end within 8 blocks. Four rows take turns, so that a step's
  * x comes from the first-level cache; the accumulators live in memory, a step is long enough to hide the way there and
  * back. */
-HT_INLINE void ht_dot_q8_rows(float *y, const void *w, size_t stride, uint32_t n_rows, const ht_q8_row *x, uint32_t k,
-                              unsigned bytes, bool tails, ht_step_fn *step)
+HT_INLINE void ht_dot_q8_rows(float *y, const void *w, size_t stride, const uint32_t *rows, uint32_t n_rows,
+                              const ht_q8_row *x, uint32_t k, unsigned bytes, bool tails, ht_step_fn *step)
 {
     const uint32_t n_full = k / 256, n_tail = tails ? k % 256 / 32 : 0;
-    const uint8_t *p0 = w;
     int8_t tq[256];
     float td[8];
     int16_t ts[16];
@@ -181,25 +180,27 @@ HT_INLINE void ht_dot_q8_rows(float *y, const void *w, size_t stride, uint32_t n
     }
     for (uint32_t i = 0; i < n_rows; i += 4) {
         const uint32_t n = n_rows - i < 4 ? n_rows - i : 4;
-        const size_t ahead = i + 8 <= n_rows ? 4 * stride : 0; /* to the next four rows */
+        const uint8_t *rows_at[4], *ahead[4]; /* the next four rows */
         _Alignas(16) float acc[4][16] = { { 0 } };
+        for (uint32_t r = 0; r < n; r++) {
+            rows_at[r] = ht_row_at(w, stride, rows, i + r);
+            ahead[r] = i + 8 <= n_rows ? ht_row_at(w, stride, rows, i + 4 + r) : rows_at[r];
+        }
         for (uint32_t b = 0; b < n_full; b++) {
             const ht_xpart part = { x->q + (size_t)b * 256, x->d + (size_t)b * 8, x->s + (size_t)b * 16 };
             for (uint32_t r = 0; r < n; r++) {
-                const uint8_t *p = p0 + r * stride + (size_t)b * bytes;
+                const size_t at = (size_t)b * bytes;
                 for (unsigned o = 0; o < bytes; o += 64)
-                    __builtin_prefetch(p + ahead + o);
-                step(p, 8, part, acc[r] + b % 2 * 8);
+                    __builtin_prefetch(ahead[r] + at + o);
+                step(rows_at[r] + at, 8, part, acc[r] + b % 2 * 8);
             }
         }
         for (uint32_t r = 0; r < n; r++) {
             if (n_tail)
-                step(p0 + r * stride + (size_t)n_full * bytes, n_tail, (ht_xpart){ tq, td, ts },
-                     acc[r] + n_full % 2 * 8);
+                step(rows_at[r] + (size_t)n_full * bytes, n_tail, (ht_xpart){ tq, td, ts }, acc[r] + n_full % 2 * 8);
             y[i + r] =
                 ht_tree_q(vld1q_f32(acc[r]), vld1q_f32(acc[r] + 4), vld1q_f32(acc[r] + 8), vld1q_f32(acc[r] + 12));
         }
-        p0 += 4 * stride;
     }
 }
 

@@ -238,22 +238,22 @@ HT_INLINE float ht_tree_ymm(__m256 lo, __m256 hi)
 typedef void ht_step_fn(const uint8_t *const w[2], const ht_xpart *x, __m256 acc[2]);
 
 /* Prefetches the lines of `bytes` bytes at p. Steps with much arithmetic for their bytes need it: too few of them fit
- * into the processor's window to keep the memory busy. The others are slowed by it. */
-HT_INLINE void ht_ahead(const uint8_t *p, unsigned bytes)
+ * into the processor's window to keep the memory busy. The others are slowed by it, but where rows are gathered. */
+HT_INLINE void ht_ahead(const uint8_t *p, unsigned bytes, bool gathered)
 {
     enum { DENSE = 2 * 256 };
-    for (unsigned i = 0; i < bytes && bytes < DENSE; i += 64)
+    for (unsigned i = 0; i < bytes && (bytes < DENSE || gathered); i += 64)
         _mm_prefetch((const char *)p + i, _MM_HINT_T0);
 }
 
-/* n parts of two rows, `far` bytes apart; acc[0]: of even parts. ahead: whole rows, where to prefetch. */
-HT_INLINE void ht_walk(const uint8_t *p, size_t far, size_t ahead, const ht_xpart *x, uint32_t n, unsigned bytes,
-                       ht_step_fn *step, __m256 acc[2][2])
+/* n parts of two rows, `far` bytes apart; acc[0]: of even parts. ahead: from each row to the one to be prefetched. */
+HT_INLINE void ht_walk(const uint8_t *p, ptrdiff_t far, const ptrdiff_t ahead[2], bool gathered, const ht_xpart *x,
+                       uint32_t n, unsigned bytes, ht_step_fn *step, __m256 acc[2][2])
 {
     uint32_t b = 0;
     for (; b + 2 <= n; b += 2, p += 2 * bytes) {
-        ht_ahead(p + ahead, 2 * bytes);
-        ht_ahead(p + far + ahead, 2 * bytes);
+        ht_ahead(p + ahead[0], 2 * bytes, gathered);
+        ht_ahead(p + far + ahead[1], 2 * bytes, gathered);
         step((const uint8_t *const[2]){ p, p + far }, x + b, acc[0]);
         step((const uint8_t *const[2]){ p + bytes, p + far + bytes }, x + b + 1, acc[1]);
     }
@@ -263,20 +263,25 @@ HT_INLINE void ht_walk(const uint8_t *p, size_t far, size_t ahead, const ht_xpar
 
 /* One kernel. bytes: of a part; c: what x->sum is multiplied by. The first half of the rows is walked beside the
  * second: two streams far apart use more of the memory's speed than one, or than two in one page. */
-HT_INLINE void ht_dot_q8_rows(float *y, const void *w, size_t stride, uint32_t n_rows, const ht_q8_row *x, uint32_t k,
-                              unsigned bytes, ht_order order, int c, ht_step_fn *step)
+HT_INLINE void ht_dot_q8_rows(float *y, const void *w, size_t stride, const uint32_t *rows, uint32_t n_rows,
+                              const ht_q8_row *x, uint32_t k, unsigned bytes, ht_order order, int c, ht_step_fn *step)
 {
     enum { PANEL = 32 }; /* parts arranged at a time: 12 KiB */
     const uint32_t n_parts = (k + 255) / 256, n_full = k / 256, half = n_rows / 2;
     const unsigned tail = k % 256 / 32 * (bytes / 8);
-    const size_t far = half * stride, ahead = stride ? (4096 + stride - 1) / stride * stride : 0;
+    const uint32_t lead = stride ? (uint32_t)((4096 + stride - 1) / stride) : 0; /* rows from one to be prefetched */
+    ptrdiff_t ahead[2] = { (ptrdiff_t)(lead * stride), (ptrdiff_t)(lead * stride) };
     ht_xpart xp[PANEL];
 
     /* where the number of rows is odd, the last is walked beside itself */
     for (uint32_t i = 0; i < half + n_rows % 2; i++) {
         const bool last = i == half;
-        const uint8_t *p = (const uint8_t *)w + (last ? 2 * half : i) * stride;
-        const size_t apart = last ? 0 : far;
+        const uint8_t *p = ht_row_at(w, stride, rows, last ? 2 * half : i);
+        const ptrdiff_t apart = last ? 0 : ht_row_at(w, stride, rows, half + i) - p;
+        for (uint32_t r = 0; rows && r < 2; r++) {
+            const uint32_t next = r * half + i + lead;
+            ahead[r] = ht_row_at(w, stride, rows, next < n_rows ? next : n_rows - 1) - (p + (ptrdiff_t)r * apart);
+        }
         __m256 acc[2][2];
         for (unsigned r = 0; r < 4; r++)
             acc[r / 2][r % 2] = _mm256_setzero_ps();
@@ -284,7 +289,7 @@ HT_INLINE void ht_dot_q8_rows(float *y, const void *w, size_t stride, uint32_t n
             const uint32_t end = b0 + PANEL < n_full ? b0 + PANEL : n_full;
             for (uint32_t b = b0; (i == 0 || n_parts > PANEL) && b < n_parts && b < b0 + PANEL; b++)
                 ht_arrange_part(&xp[b - b0], x, b, k, order, c);
-            ht_walk(p + (size_t)b0 * bytes, apart, ahead, xp, end - b0, bytes, step, acc);
+            ht_walk(p + (size_t)b0 * bytes, apart, ahead, rows != NULL, xp, end - b0, bytes, step, acc);
         }
         if (tail) { /* fewer than eight blocks: behind them are zero scales */
             uint8_t copy[2][8 * 34] = { { 0 } };

@@ -71,8 +71,9 @@ HT_INLINE float finish(const __m256 a[4], const uint8_t *p, const float *x, uint
     return ht_tree32(acc);
 }
 
-/* n / 32 * 32 elements of two rows, `far` bytes apart. */
-HT_INLINE void two_rows(const uint8_t *p, size_t far, const float *x, uint32_t n, load_fn *load, __m256 acc[2][4])
+/* n / 32 * 32 elements of two rows. */
+HT_INLINE void two_rows(const uint8_t *p, const uint8_t *p1, const float *x, uint32_t n, load_fn *load,
+                        __m256 acc[2][4])
 {
     __m256 a[4], b[4];
     for (unsigned j = 0; j < 4; j++)
@@ -81,16 +82,16 @@ HT_INLINE void two_rows(const uint8_t *p, size_t far, const float *x, uint32_t n
         for (unsigned j = 0; j < 4; j++) {
             __m256 v = _mm256_loadu_ps(x + i + 8 * j);
             a[j] = _mm256_fmadd_ps(load(p, i + 8 * j), v, a[j]);
-            b[j] = _mm256_fmadd_ps(load(p + far, i + 8 * j), v, b[j]);
+            b[j] = _mm256_fmadd_ps(load(p1, i + 8 * j), v, b[j]);
         }
     for (unsigned j = 0; j < 4; j++)
         acc[0][j] = a[j], acc[1][j] = b[j];
 }
 
 /* Four rows from four places of the matrix (four streams far apart use more of the memory's speed than one), two at a
- * time for a stretch. */
-HT_INLINE void rows(float *y, const void *w, size_t stride, uint32_t n_rows, const float *x, uint32_t k, size_t bytes,
-                    load_fn *load, one_fn *one)
+ * time for a stretch. Where rows are gathered, those after the next are prefetched. */
+HT_INLINE void walk(float *y, const void *w, size_t stride, const uint32_t *rows, uint32_t n_rows, const float *x,
+                    uint32_t k, size_t bytes, load_fn *load, one_fn *one)
 {
     enum { STRETCH = 256 };
     const uint32_t quarter = n_rows / 4;
@@ -98,28 +99,35 @@ HT_INLINE void rows(float *y, const void *w, size_t stride, uint32_t n_rows, con
     for (uint32_t i = 0; i < n_rows;) {
         const bool four = i < quarter;
         const uint32_t apart = four ? quarter : i + 1 < n_rows, n = four ? 4 : 1 + apart;
-        const size_t far = apart * stride;
-        const uint8_t *p = (const uint8_t *)w + i * stride;
+        const uint8_t *p[4], *next[4] = { 0 };
         __m256 acc[4][4];
+        for (uint32_t r = 0; r < 4; r++) {
+            const uint32_t at = i + (r < n ? r : n - 1) * apart;
+            p[r] = ht_row_at(w, stride, rows, at);
+            next[r] = ht_row_at(w, stride, rows, at + 1 < n_rows ? at + 1 : at);
+        }
         for (unsigned j = 0; j < 16; j++)
             acc[j / 4][j % 4] = _mm256_setzero_ps();
         for (uint32_t e = 0; e < k; e += STRETCH) {
             const uint32_t left = k - e < STRETCH ? k - e : STRETCH;
-            two_rows(p + e * bytes, far, x + e, left, load, acc);
+            for (uint32_t r = 0; rows && r < n; r++)
+                for (size_t o = 0; o < left * bytes; o += 64)
+                    _mm_prefetch((const char *)next[r] + e * bytes + o, _MM_HINT_T0);
+            two_rows(p[0] + e * bytes, p[1] + e * bytes, x + e, left, load, acc);
             if (four)
-                two_rows(p + 2 * far + e * bytes, far, x + e, left, load, acc + 2);
+                two_rows(p[2] + e * bytes, p[3] + e * bytes, x + e, left, load, acc + 2);
         }
         for (uint32_t r = 0; r < n; r++)
-            y[i + r * apart] = finish(acc[r], p + r * far, x, k, one);
+            y[i + r * apart] = finish(acc[r], p[r], x, k, one);
         i = four ? i + 1 == quarter ? 4 * quarter : i + 1 : i + 2;
     }
 }
 
 #define KERNEL(name, bytes)                                                                                            \
-    void ht_dot_f32_##name##__avx2(float *y, const void *w, size_t stride, uint32_t n_rows, const float *x,            \
-                                   uint32_t k)                                                                         \
+    void ht_dot_f32_##name##__avx2(float *y, const void *w, size_t stride, const uint32_t *rows, uint32_t n_rows,      \
+                                   const float *x, uint32_t k)                                                         \
     {                                                                                                                  \
-        rows(y, w, stride, n_rows, x, k, bytes, load_##name, one_##name);                                              \
+        walk(y, w, stride, rows, n_rows, x, k, bytes, load_##name, one_##name);                                        \
     }
 KERNEL(f32, 4)
 KERNEL(f16, 2)
@@ -133,8 +141,8 @@ HT_INLINE __m256 value(const ht_canon *c, unsigned i, bool has_min)
     return has_min ? _mm256_add_ps(v, _mm256_set1_ps(c->dm[i / 4] * (float)c->mn[i / 2])) : v;
 }
 
-static void rows_quantised(ht_type type, float *y, const void *w, size_t stride, uint32_t n_rows, const float *x,
-                           uint32_t k)
+static void rows_quantised(ht_type type, float *y, const void *w, size_t stride, const uint32_t *rows, uint32_t n_rows,
+                           const float *x, uint32_t k)
 {
     enum { CHUNK = 256 };
     const ht_type_info *t = ht_type_get(type);
@@ -145,7 +153,7 @@ static void rows_quantised(ht_type type, float *y, const void *w, size_t stride,
     const ht_canon canon = { q, sc, mn, d, dm };
 
     for (uint32_t r = 0; r < n_rows; r++) {
-        const uint8_t *p = (const uint8_t *)w + r * stride;
+        const uint8_t *p = ht_row_at(w, stride, rows, r);
         const __m256 zero = _mm256_setzero_ps();
         __m256 a[4] = { zero, zero, zero, zero };
         for (uint32_t i = 0; i < k; i += CHUNK, p += step) {
@@ -161,10 +169,10 @@ static void rows_quantised(ht_type type, float *y, const void *w, size_t stride,
 }
 
 #define KERNEL_QUANTISED(type, name)                                                                                   \
-    void ht_dot_f32_##name##__avx2(float *y, const void *w, size_t stride, uint32_t n_rows, const float *x,            \
-                                   uint32_t k)                                                                         \
+    void ht_dot_f32_##name##__avx2(float *y, const void *w, size_t stride, const uint32_t *rows, uint32_t n_rows,      \
+                                   const float *x, uint32_t k)                                                         \
     {                                                                                                                  \
-        rows_quantised(HT_##type, y, w, stride, n_rows, x, k);                                                         \
+        rows_quantised(HT_##type, y, w, stride, rows, n_rows, x, k);                                                   \
     }
 KERNEL_QUANTISED(Q4_0, q4_0)
 KERNEL_QUANTISED(Q4_1, q4_1)

@@ -46,19 +46,21 @@ HT_INLINE void tail(const uint8_t *p, const float *x, uint32_t k, load_fn *load,
         *b = _mm512_mask3_fmadd_ps(load(p, i + 16, hi), _mm512_maskz_loadu_ps(hi, x + i + 16), *b, hi);
 }
 
-HT_INLINE void rows(float *y, const void *w, size_t stride, uint32_t n_rows, const float *x, uint32_t k, size_t bytes,
-                    load_fn *load)
+HT_INLINE void walk(float *y, const void *w, size_t stride, const uint32_t *rows, uint32_t n_rows, const float *x,
+                    uint32_t k, size_t bytes, load_fn *load)
 {
-    const uint8_t *p = w;
     uint32_t r = 0;
-    for (; r + 4 <= n_rows; r += 4, p += 4 * stride) {
-        const uint8_t *p1 = p + stride, *p2 = p1 + stride, *p3 = p2 + stride;
-        const uint8_t *ahead = r + 8 <= n_rows ? p + 4 * stride : p;
+    for (; r + 4 <= n_rows; r += 4) {
+        const uint8_t *p = ht_row_at(w, stride, rows, r), *p1 = ht_row_at(w, stride, rows, r + 1);
+        const uint8_t *p2 = ht_row_at(w, stride, rows, r + 2), *p3 = ht_row_at(w, stride, rows, r + 3);
+        const uint8_t *ahead[4];
+        for (uint32_t j = 0; j < 4; j++)
+            ahead[j] = ht_row_at(w, stride, rows, r + 8 <= n_rows ? r + 4 + j : r + j);
         __m512 a0 = _mm512_setzero_ps(), a1 = a0, a2 = a0, a3 = a0, b0 = a0, b1 = a0, b2 = a0, b3 = a0;
         for (uint32_t i = 0; i + 32 <= k; i += 32) {
             __m512 xa = _mm512_loadu_ps(x + i), xb = _mm512_loadu_ps(x + i + 16);
             for (unsigned j = 0; j < 4; j++) /* 32 weights are one line, or two of floats */
-                ht_prefetch(ahead + j * stride + i * bytes, (unsigned)(32 * bytes));
+                ht_prefetch(ahead[j] + i * bytes, (unsigned)(32 * bytes));
             a0 = _mm512_fmadd_ps(load(p, i, 0xffff), xa, a0);
             b0 = _mm512_fmadd_ps(load(p, i + 16, 0xffff), xb, b0);
             a1 = _mm512_fmadd_ps(load(p1, i, 0xffff), xa, a1);
@@ -77,7 +79,8 @@ HT_INLINE void rows(float *y, const void *w, size_t stride, uint32_t n_rows, con
         y[r + 2] = ht_tree_zmm(_mm512_add_ps(a2, b2));
         y[r + 3] = ht_tree_zmm(_mm512_add_ps(a3, b3));
     }
-    for (; r < n_rows; r++, p += stride) {
+    for (; r < n_rows; r++) {
+        const uint8_t *p = ht_row_at(w, stride, rows, r);
         __m512 a = _mm512_setzero_ps(), b = a;
         for (uint32_t i = 0; i + 32 <= k; i += 32) {
             a = _mm512_fmadd_ps(load(p, i, 0xffff), _mm512_loadu_ps(x + i), a);
@@ -89,10 +92,10 @@ HT_INLINE void rows(float *y, const void *w, size_t stride, uint32_t n_rows, con
 }
 
 #define KERNEL(name, bytes)                                                                                            \
-    void ht_dot_f32_##name##__avx512(float *y, const void *w, size_t stride, uint32_t n_rows, const float *x,          \
-                                     uint32_t k)                                                                       \
+    void ht_dot_f32_##name##__avx512(float *y, const void *w, size_t stride, const uint32_t *rows, uint32_t n_rows,    \
+                                     const float *x, uint32_t k)                                                       \
     {                                                                                                                  \
-        rows(y, w, stride, n_rows, x, k, bytes, load_##name);                                                          \
+        walk(y, w, stride, rows, n_rows, x, k, bytes, load_##name);                                                    \
     }
 KERNEL(f32, 4)
 KERNEL(f16, 2)
@@ -106,8 +109,8 @@ HT_INLINE __m512 value(const ht_canon *c, unsigned h, bool has_min)
     return has_min ? _mm512_add_ps(v, _mm512_set1_ps(c->dm[h / 2] * (float)c->mn[h])) : v;
 }
 
-static void rows_quantised(ht_type type, float *y, const void *w, size_t stride, uint32_t n_rows, const float *x,
-                           uint32_t k)
+static void rows_quantised(ht_type type, float *y, const void *w, size_t stride, const uint32_t *rows, uint32_t n_rows,
+                           const float *x, uint32_t k)
 {
     enum { CHUNK = 256 };
     const ht_type_info *t = ht_type_get(type);
@@ -118,7 +121,7 @@ static void rows_quantised(ht_type type, float *y, const void *w, size_t stride,
     const ht_canon canon = { q, sc, mn, d, dm };
 
     for (uint32_t r = 0; r < n_rows; r++) {
-        const uint8_t *p = (const uint8_t *)w + r * stride;
+        const uint8_t *p = ht_row_at(w, stride, rows, r);
         __m512 a = _mm512_setzero_ps(), b = a;
         for (uint32_t i = 0; i < k; i += CHUNK, p += step) {
             const uint32_t n = k - i < CHUNK ? k - i : CHUNK;
@@ -133,10 +136,10 @@ static void rows_quantised(ht_type type, float *y, const void *w, size_t stride,
 }
 
 #define KERNEL_QUANTISED(type, name)                                                                                   \
-    void ht_dot_f32_##name##__avx512(float *y, const void *w, size_t stride, uint32_t n_rows, const float *x,          \
-                                     uint32_t k)                                                                       \
+    void ht_dot_f32_##name##__avx512(float *y, const void *w, size_t stride, const uint32_t *rows, uint32_t n_rows,    \
+                                     const float *x, uint32_t k)                                                       \
     {                                                                                                                  \
-        rows_quantised(HT_##type, y, w, stride, n_rows, x, k);                                                         \
+        rows_quantised(HT_##type, y, w, stride, rows, n_rows, x, k);                                                   \
     }
 KERNEL_QUANTISED(Q4_0, q4_0)
 KERNEL_QUANTISED(Q4_1, q4_1)

@@ -65,11 +65,17 @@ HT_INLINE float finish(const float32x4_t a[8], const uint8_t *p, const float *x,
     return ht_tree32(acc);
 }
 
-/* n (a constant) rows from p; ahead: how far to prefetch. */
-HT_INLINE void some_rows(float *y, const uint8_t *p, size_t stride, uint32_t n, size_t ahead, const float *x,
-                         uint32_t k, size_t bytes, load_fn *load, one_fn *one)
+/* n (a constant) rows from number `first`; those after them are prefetched where there are as many. */
+HT_INLINE void some_rows(float *y, const void *w, size_t stride, const uint32_t *rows, uint32_t n_rows, uint32_t first,
+                         uint32_t n, const float *x, uint32_t k, size_t bytes, load_fn *load, one_fn *one)
 {
     float32x4_t a[2][8];
+    const uint8_t *p[2], *ahead[2];
+
+    for (uint32_t r = 0; r < n; r++) {
+        p[r] = ht_row_at(w, stride, rows, first + r);
+        ahead[r] = first + 2 * n <= n_rows ? ht_row_at(w, stride, rows, first + n + r) : p[r];
+    }
 
     for (uint32_t r = 0; r < n; r++)
         for (unsigned j = 0; j < 8; j++)
@@ -77,33 +83,32 @@ HT_INLINE void some_rows(float *y, const uint8_t *p, size_t stride, uint32_t n, 
     for (uint32_t i = 0; i + 32 <= k; i += 32) {
         for (uint32_t r = 0; r < n; r++)
             for (size_t o = 0; o < 32 * bytes; o += 64)
-                __builtin_prefetch(p + r * stride + ahead + i * bytes + o);
+                __builtin_prefetch(ahead[r] + i * bytes + o);
         for (unsigned j = 0; j < 8; j++) {
             const float32x4_t v = vld1q_f32(x + i + 4 * j);
             for (uint32_t r = 0; r < n; r++)
-                a[r][j] = vfmaq_f32(a[r][j], load(p + r * stride, i + 4 * j), v);
+                a[r][j] = vfmaq_f32(a[r][j], load(p[r], i + 4 * j), v);
         }
     }
     for (uint32_t r = 0; r < n; r++)
-        y[r] = finish(a[r], p + r * stride, x, k, one);
+        y[first + r] = finish(a[r], p[r], x, k, one);
 }
 
-HT_INLINE void rows(float *y, const void *w, size_t stride, uint32_t n_rows, const float *x, uint32_t k, size_t bytes,
-                    load_fn *load, one_fn *one)
+HT_INLINE void walk(float *y, const void *w, size_t stride, const uint32_t *rows, uint32_t n_rows, const float *x,
+                    uint32_t k, size_t bytes, load_fn *load, one_fn *one)
 {
-    const uint8_t *p = w;
     uint32_t r = 0;
-    for (; r + 2 <= n_rows; r += 2, p += 2 * stride)
-        some_rows(y + r, p, stride, 2, r + 4 <= n_rows ? 2 * stride : 0, x, k, bytes, load, one);
+    for (; r + 2 <= n_rows; r += 2)
+        some_rows(y, w, stride, rows, n_rows, r, 2, x, k, bytes, load, one);
     if (r < n_rows)
-        some_rows(y + r, p, stride, 1, 0, x, k, bytes, load, one);
+        some_rows(y, w, stride, rows, n_rows, r, 1, x, k, bytes, load, one);
 }
 
 #define KERNEL(name, bytes)                                                                                            \
-    void ht_dot_f32_##name##__neon(float *y, const void *w, size_t stride, uint32_t n_rows, const float *x,            \
-                                   uint32_t k)                                                                         \
+    void ht_dot_f32_##name##__neon(float *y, const void *w, size_t stride, const uint32_t *rows, uint32_t n_rows,      \
+                                   const float *x, uint32_t k)                                                         \
     {                                                                                                                  \
-        rows(y, w, stride, n_rows, x, k, bytes, load_##name, one_##name);                                              \
+        walk(y, w, stride, rows, n_rows, x, k, bytes, load_##name, one_##name);                                        \
     }
 KERNEL(f32, 4)
 KERNEL(f16, 2)
@@ -125,8 +130,8 @@ HT_INLINE void add_half(float32x4_t a[4], const ht_canon *c, unsigned h, bool ha
     }
 }
 
-static void rows_quantised(ht_type type, float *y, const void *w, size_t stride, uint32_t n_rows, const float *x,
-                           uint32_t k)
+static void rows_quantised(ht_type type, float *y, const void *w, size_t stride, const uint32_t *rows, uint32_t n_rows,
+                           const float *x, uint32_t k)
 {
     enum { CHUNK = 256 };
     const ht_type_info *t = ht_type_get(type);
@@ -137,7 +142,7 @@ static void rows_quantised(ht_type type, float *y, const void *w, size_t stride,
     const ht_canon canon = { q, sc, mn, d, dm };
 
     for (uint32_t r = 0; r < n_rows; r++) {
-        const uint8_t *p = (const uint8_t *)w + r * stride;
+        const uint8_t *p = ht_row_at(w, stride, rows, r);
         float32x4_t a[8];
         for (unsigned j = 0; j < 8; j++)
             a[j] = vdupq_n_f32(0.0f);
@@ -154,10 +159,10 @@ static void rows_quantised(ht_type type, float *y, const void *w, size_t stride,
 }
 
 #define KERNEL_QUANTISED(type, name)                                                                                   \
-    void ht_dot_f32_##name##__neon(float *y, const void *w, size_t stride, uint32_t n_rows, const float *x,            \
-                                   uint32_t k)                                                                         \
+    void ht_dot_f32_##name##__neon(float *y, const void *w, size_t stride, const uint32_t *rows, uint32_t n_rows,      \
+                                   const float *x, uint32_t k)                                                         \
     {                                                                                                                  \
-        rows_quantised(HT_##type, y, w, stride, n_rows, x, k);                                                         \
+        rows_quantised(HT_##type, y, w, stride, rows, n_rows, x, k);                                                   \
     }
 KERNEL_QUANTISED(Q4_0, q4_0)
 KERNEL_QUANTISED(Q4_1, q4_1)

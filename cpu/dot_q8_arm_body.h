@@ -319,10 +319,10 @@ HT_INLINE void step_iq4_xs(const uint8_t *w, unsigned n, ht_xpart x, float *acc)
 }
 
 #define KERNEL(name, S, tails)                                                                                         \
-    void HT_LEVEL(ht_dot_q8_##name)(float *y, const void *w, size_t stride, uint32_t n_rows, const ht_q8_row *x,       \
-                                    uint32_t k)                                                                        \
+    void HT_LEVEL(ht_dot_q8_##name)(float *y, const void *w, size_t stride, const uint32_t *rows, uint32_t n_rows,     \
+                                    const ht_q8_row *x, uint32_t k)                                                    \
     {                                                                                                                  \
-        ht_dot_q8_rows(y, w, stride, n_rows, x, k, S, tails, step_##name);                                             \
+        ht_dot_q8_rows(y, w, stride, rows, n_rows, x, k, S, tails, step_##name);                                       \
     }
 KERNEL(q4_0, 8 * 18, true)
 KERNEL(q4_1, 8 * 20, true)

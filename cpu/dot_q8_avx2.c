@@ -349,10 +349,10 @@ HT_INLINE __m256 step_iq4_xs(const uint8_t *w, const ht_xpart *x, __m256 acc)
 }
 
 #define KERNEL(name, S, order, c)                                                                                      \
-    void ht_dot_q8_##name##__avx2(float *y, const void *w, size_t stride, uint32_t n_rows, const ht_q8_row *x,         \
-                                  uint32_t k)                                                                          \
+    void ht_dot_q8_##name##__avx2(float *y, const void *w, size_t stride, const uint32_t *rows, uint32_t n_rows,       \
+                                  const ht_q8_row *x, uint32_t k)                                                      \
     {                                                                                                                  \
-        ht_dot_q8_rows(y, w, stride, n_rows, x, k, S, HT_ORDER_##order, c, step_##name);                               \
+        ht_dot_q8_rows(y, w, stride, rows, n_rows, x, k, S, HT_ORDER_##order, c, step_##name);                         \
     }
 #define KERNEL1(name, S, order, c)                                                                                     \
     HT_INLINE void step2_##name(const uint8_t *const w[2], const ht_xpart *x, __m256 acc[2])                           \
@@ -360,10 +360,10 @@ HT_INLINE __m256 step_iq4_xs(const uint8_t *w, const ht_xpart *x, __m256 acc)
         acc[0] = step_##name(w[0], x, acc[0]);                                                                         \
         acc[1] = step_##name(w[1], x, acc[1]);                                                                         \
     }                                                                                                                  \
-    void ht_dot_q8_##name##__avx2(float *y, const void *w, size_t stride, uint32_t n_rows, const ht_q8_row *x,         \
-                                  uint32_t k)                                                                          \
+    void ht_dot_q8_##name##__avx2(float *y, const void *w, size_t stride, const uint32_t *rows, uint32_t n_rows,       \
+                                  const ht_q8_row *x, uint32_t k)                                                      \
     {                                                                                                                  \
-        ht_dot_q8_rows(y, w, stride, n_rows, x, k, S, HT_ORDER_##order, c, step2_##name);                              \
+        ht_dot_q8_rows(y, w, stride, rows, n_rows, x, k, S, HT_ORDER_##order, c, step2_##name);                        \
     }
 KERNEL(q4_0, 8 * 18, PAIRS, 8)
 KERNEL(q4_1, 8 * 20, PAIRS, 0)

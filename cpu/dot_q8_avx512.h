@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * What the integer products of both AVX-512 levels share: loads that stop at the end of a row, products of bytes, the
- * transposing sums, the loop over rows. The file that includes it sets HT_VNNI: 1 where it is compiled with VNNI and VBMI,
- * 0 where with AVX-512 F, BW, VL and DQ only. Owner: no state. Threads: any. */
+ * transposing sums, the loop over rows. The file that includes it sets HT_VNNI: 1 where it is compiled with VNNI and
+ * VBMI, 0 where with AVX-512 F, BW, VL and DQ only. Owner: no state. Threads: any. */
 #ifndef HT_CPU_DOT_Q8_AVX512_H
 #define HT_CPU_DOT_Q8_AVX512_H
 
@@ -30,8 +30,9 @@ HT_INLINE __m512i ht_load_lane3(__m512i v, const uint8_t *p, ptrdiff_t left)
     return _mm512_mask_loadu_epi8(v, _bzhi_u64(~0ull, left < 0 ? 0 : (unsigned)left) & ~0ull << 48, p);
 }
 
-/* Bytes [off + S * L, + 16) of a, which holds the first of four blocks of S bytes, in lanes L = 0, 1, 2, and [0, 16) in lane
- * 3; ht_lane3 replaces lane 3 of `to` by 16 bytes of a from `at`. Without VBMI only words move: off, S and at are even. */
+/* Bytes [off + S * L, + 16) of a, which holds the first of four blocks of S bytes, in lanes L = 0, 1, 2, and [0, 16) in
+ * lane 3; ht_lane3 replaces lane 3 of `to` by 16 bytes of a from `at`. Without VBMI only words move: off, S and at are
+ * even. */
 #if HT_VNNI
 #define HT_LANES(off, S)                                                                                               \
     _mm512_add_epi8(                                                                                                   \
@@ -44,13 +45,14 @@ HT_INLINE __m512i ht_lanes(__m512i a, int off, int S)
 }
 HT_INLINE __m512i ht_lane3(__m512i to, __m512i a, int at)
 {
-    return _mm512_mask_permutexvar_epi8(to, ~0ull << 48, _mm512_add_epi8(HT_LANES(0, 0), _mm512_set1_epi8((char)at)), a);
+    return _mm512_mask_permutexvar_epi8(to, ~0ull << 48, _mm512_add_epi8(HT_LANES(0, 0), _mm512_set1_epi8((char)at)),
+                                        a);
 }
 #else
 #define HT_LANES(off, S)                                                                                               \
     _mm512_add_epi16(_mm512_broadcast_i32x4(_mm_setr_epi16(0, 1, 2, 3, 4, 5, 6, 7)),                                   \
-                     _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_setr_m128i(                                      \
-                                            _mm_set1_epi16((off) / 2), _mm_set1_epi16(((off) + (S)) / 2))),            \
+                     _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_setr_m128i(_mm_set1_epi16((off) / 2),            \
+                                                                                 _mm_set1_epi16(((off) + (S)) / 2))),  \
                                         _mm256_zextsi128_si256(_mm_set1_epi16((off) / 2 + (S))), 1))
 HT_INLINE __m512i ht_lanes(__m512i a, int off, int S)
 {
@@ -109,8 +111,8 @@ HT_INLINE __m512i ht_products2(__m512i u0, __m512i u1, __m512i x0, __m512i x1)
 #endif
 }
 
-/* The same for weights that fill a byte. vpdpbusd wants them plus 128, and the caller takes 128 * sum(x) off; vpmaddubsw's
- * words would saturate then, so that without VNNI weights stay signed and lend their sign to x. */
+/* The same for weights that fill a byte. vpdpbusd wants them plus 128, and the caller takes 128 * sum(x) off;
+ * vpmaddubsw's words would saturate then, so that without VNNI weights stay signed and lend their sign to x. */
 #if HT_VNNI
 enum { HT_WIDE_PLUS = 128 };
 HT_INLINE __m512i ht_products_wide(__m512i w, __m512i x)
@@ -136,9 +138,9 @@ HT_INLINE __m512i ht_products2_wide(__m512i w0, __m512i w1, __m512i x0, __m512i 
 /* What the nibbles of the IQ4 types mean, plus HT_WIDE_PLUS. */
 HT_INLINE __m512i ht_values_iq4(void)
 {
-    return _mm512_add_epi8(_mm512_broadcast_i32x4(_mm_setr_epi8(-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38,
-                                                                53, 69, 89, 113)),
-                           _mm512_set1_epi8((char)HT_WIDE_PLUS));
+    return _mm512_add_epi8(
+        _mm512_broadcast_i32x4(_mm_setr_epi8(-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)),
+        _mm512_set1_epi8((char)HT_WIDE_PLUS));
 }
 
 /* Slot 4L + j of the result: the sum of the four dwords in lane L of v_j. */
@@ -197,11 +199,11 @@ typedef __m512 ht_step_fn(const uint8_t *w, unsigned n, const ht_xstep *x, __m51
 /* One kernel: rows four at a time, so that x is arranged once for four rows and four streams of memory are under way.
  * order_inv: slot of block i. bytes: of 16 blocks. Everything is inlined and constant but the arguments of the kernel.
  */
-HT_INLINE void ht_dot_q8_rows(float *y, const void *w, size_t stride, uint32_t n_rows, const ht_q8_row *x, uint32_t k,
-                              unsigned bytes, ht_prep_fn *prep, ht_step_fn *step, __m512i order_inv)
+HT_INLINE void ht_dot_q8_rows(float *y, const void *w, size_t stride, const uint32_t *rows, uint32_t n_rows,
+                              const ht_q8_row *x, uint32_t k, unsigned bytes, ht_prep_fn *prep, ht_step_fn *step,
+                              __m512i order_inv)
 {
     const uint32_t n_full = k / 512, n_tail = k % 512 / 32;
-    const uint8_t *p0 = w;
     int8_t tq[512];
     float td[16];
     int16_t ts[32];
@@ -216,36 +218,41 @@ HT_INLINE void ht_dot_q8_rows(float *y, const void *w, size_t stride, uint32_t n
         memcpy(ts, x->s + at / 16, n_tail * 2 * sizeof *ts);
     }
     uint32_t i = 0;
-    for (; i + 4 <= n_rows; i += 4, p0 += 4 * stride) {
-        const uint8_t *p = p0;
-        const uint8_t *ahead = i + 8 <= n_rows ? p0 + 4 * stride : p0;
+    for (; i + 4 <= n_rows; i += 4) {
+        const uint8_t *p[4], *ahead[4];
+        for (uint32_t r = 0; r < 4; r++) {
+            p[r] = ht_row_at(w, stride, rows, i + r);
+            ahead[r] = i + 8 <= n_rows ? ht_row_at(w, stride, rows, i + 4 + r) : p[r];
+        }
         __m512 a0 = _mm512_setzero_ps(), a1 = a0, a2 = a0, a3 = a0;
         ht_xstep xs;
-        for (uint32_t b = 0; b < n_full; b++, p += bytes, ahead += bytes) {
+        for (uint32_t b = 0; b < n_full; b++) {
+            const size_t at = (size_t)b * bytes;
             prep(&xs, x->q + (size_t)b * 512, x->d + (size_t)b * 16, x->s + (size_t)b * 32);
-            ht_prefetch(ahead, bytes);
-            a0 = step(p, 16, &xs, a0);
-            ht_prefetch(ahead + stride, bytes);
-            a1 = step(p + stride, 16, &xs, a1);
-            ht_prefetch(ahead + 2 * stride, bytes);
-            a2 = step(p + 2 * stride, 16, &xs, a2);
-            ht_prefetch(ahead + 3 * stride, bytes);
-            a3 = step(p + 3 * stride, 16, &xs, a3);
+            ht_prefetch(ahead[0] + at, bytes);
+            a0 = step(p[0] + at, 16, &xs, a0);
+            ht_prefetch(ahead[1] + at, bytes);
+            a1 = step(p[1] + at, 16, &xs, a1);
+            ht_prefetch(ahead[2] + at, bytes);
+            a2 = step(p[2] + at, 16, &xs, a2);
+            ht_prefetch(ahead[3] + at, bytes);
+            a3 = step(p[3] + at, 16, &xs, a3);
         }
         if (n_tail) {
+            const size_t at = (size_t)n_full * bytes;
             prep(&xs, tq, td, ts);
-            a0 = step(p, n_tail, &xs, a0);
-            a1 = step(p + stride, n_tail, &xs, a1);
-            a2 = step(p + 2 * stride, n_tail, &xs, a2);
-            a3 = step(p + 3 * stride, n_tail, &xs, a3);
+            a0 = step(p[0] + at, n_tail, &xs, a0);
+            a1 = step(p[1] + at, n_tail, &xs, a1);
+            a2 = step(p[2] + at, n_tail, &xs, a2);
+            a3 = step(p[3] + at, n_tail, &xs, a3);
         }
         y[i] = ht_tree_zmm(_mm512_permutexvar_ps(order_inv, a0));
         y[i + 1] = ht_tree_zmm(_mm512_permutexvar_ps(order_inv, a1));
         y[i + 2] = ht_tree_zmm(_mm512_permutexvar_ps(order_inv, a2));
         y[i + 3] = ht_tree_zmm(_mm512_permutexvar_ps(order_inv, a3));
     }
-    for (; i < n_rows; i++, p0 += stride) {
-        const uint8_t *p = p0;
+    for (; i < n_rows; i++) {
+        const uint8_t *p = ht_row_at(w, stride, rows, i);
         __m512 a = _mm512_setzero_ps();
         ht_xstep xs;
         for (uint32_t b = 0; b < n_full; b++, p += bytes) {

@@ -57,7 +57,8 @@ HT_INLINE void prep_q8_0(ht_xstep *x, const int8_t *q, const float *d, const int
     for (int j = 0; j < 8; j++)
         x->v[j] = _mm512_loadu_si512(q + 64 * j);
     x->d = _mm512_permutexvar_ps(ORDER_R, _mm512_loadu_ps(d));
-    x->s = _mm512_permutexvar_epi32(ORDER_R, _mm512_madd_epi16(_mm512_loadu_si512(s), _mm512_set1_epi16(-HT_WIDE_PLUS)));
+    x->s =
+        _mm512_permutexvar_epi32(ORDER_R, _mm512_madd_epi16(_mm512_loadu_si512(s), _mm512_set1_epi16(-HT_WIDE_PLUS)));
 }
 
 /* ---- weights --------------------------------------------------------------------------------------------------- */
@@ -230,9 +231,10 @@ HT_INLINE __m512 step_q8_0(const uint8_t *w, unsigned n, const ht_xstep *x, __m5
 }
 
 #define KERNEL(name, S, prep, order_inv)                                                                               \
-    void HT_DOT(name)(float *y, const void *w, size_t stride, uint32_t n_rows, const ht_q8_row *x, uint32_t k)         \
+    void HT_DOT(name)(float *y, const void *w, size_t stride, const uint32_t *rows, uint32_t n_rows,                   \
+                      const ht_q8_row *x, uint32_t k)                                                                  \
     {                                                                                                                  \
-        ht_dot_q8_rows(y, w, stride, n_rows, x, k, 16 * (S), prep, step_##name, order_inv);                            \
+        ht_dot_q8_rows(y, w, stride, rows, n_rows, x, k, 16 * (S), prep, step_##name, order_inv);                      \
     }
 KERNEL(q4_0, 18, prep_minus8, ORDER_T)
 KERNEL(q4_1, 20, prep_min, ORDER_T)

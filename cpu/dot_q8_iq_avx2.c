@@ -231,10 +231,10 @@ HT_INLINE __m256 step_tq1_0(const uint8_t *w, const ht_xpart *x, __m256 acc)
         acc[0] = step_##name(w[0], x, acc[0]);                                                                         \
         acc[1] = step_##name(w[1], x, acc[1]);                                                                         \
     }                                                                                                                  \
-    void ht_dot_q8_##name##__avx2(float *y, const void *w, size_t stride, uint32_t n_rows, const ht_q8_row *x,         \
-                                  uint32_t k)                                                                          \
+    void ht_dot_q8_##name##__avx2(float *y, const void *w, size_t stride, const uint32_t *rows, uint32_t n_rows,       \
+                                  const ht_q8_row *x, uint32_t k)                                                      \
     {                                                                                                                  \
-        ht_dot_q8_rows(y, w, stride, n_rows, x, k, S, HT_ORDER_PLAIN, c, step2_##name);                                \
+        ht_dot_q8_rows(y, w, stride, rows, n_rows, x, k, S, HT_ORDER_PLAIN, c, step2_##name);                          \
     }
 KERNEL(iq2_xxs, 66, 0)
 KERNEL(iq2_xs, 74, 0)

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
- * Dot products with 8-bit activations, AVX-512: types with blocks of 256, two of them (16 blocks of 32) per step. Included
- * by dot_q8_k_avx512.c and dot_q8_k_avx512vnni.c; see dot_q8_avx512_body.h for that and for the scheme. Sub-block scales are integers and join the sums before any float: a float
- * that holds sum * scale is exact here, as every such product of these types stays below 2^24.
+ * Dot products with 8-bit activations, AVX-512: types with blocks of 256, two of them (16 blocks of 32) per step.
+ * Included by dot_q8_k_avx512.c and dot_q8_k_avx512vnni.c; see dot_q8_avx512_body.h for that and for the scheme.
+ * Sub-block scales are integers and join the sums before any float: a float that holds sum * scale is exact here, as
+ * every such product of these types stays below 2^24.
  *
  * Orders, slot 4L + j of the sums ->  K: block 2L + (j & 1) + 8 * (j >> 1).  R: block 2j + (L & 1) + 8 * (L >> 1).
  *                                     N: block 4L + j, the natural one.      T: block 4j + L.
@@ -131,9 +132,11 @@ HT_INLINE __m512 step_q4_k(const uint8_t *w, unsigned n, const ht_xstep *x, __m5
         const uint8_t *p = h ? w1 : w;
         __m512i a = load(p + 16), b = load(p + 80);
         __m512i first = _mm512_shuffle_i64x2(a, b, 0x88), last = _mm512_shuffle_i64x2(a, b, 0xdd);
-        v[2 * h] = ht_products2(_mm512_and_si512(first, m15), _mm512_and_si512(last, m15), x->v[4 * h], x->v[4 * h + 1]);
-        v[2 * h + 1] = ht_products2(_mm512_and_si512(_mm512_srli_epi16(first, 4), m15),
-                            _mm512_and_si512(_mm512_srli_epi16(last, 4), m15), x->v[4 * h + 2], x->v[4 * h + 3]);
+        v[2 * h] =
+            ht_products2(_mm512_and_si512(first, m15), _mm512_and_si512(last, m15), x->v[4 * h], x->v[4 * h + 1]);
+        v[2 * h + 1] =
+            ht_products2(_mm512_and_si512(_mm512_srli_epi16(first, 4), m15),
+                         _mm512_and_si512(_mm512_srli_epi16(last, 4), m15), x->v[4 * h + 2], x->v[4 * h + 3]);
     }
     return add_wide(acc, w, w1, x, ht_sum4_15(v[0], v[1], v[2], v[3]));
 }
@@ -153,12 +156,12 @@ HT_INLINE __m512 step_q5_k(const uint8_t *w, unsigned n, const ht_xstep *x, __m5
         __m512i first = _mm512_shuffle_i64x2(a, b, 0x88), last = _mm512_shuffle_i64x2(a, b, 0xdd);
         __m512i bits0 = _mm512_broadcast_i32x4(load16(p + 16)), bits1 = _mm512_broadcast_i32x4(load16(p + 32));
         v[2 * h] = ht_products2(or_masked(_mm512_and_si512(first, m15), _mm512_rolv_epi64(bits0, even), m16),
-                        or_masked(_mm512_and_si512(last, m15), _mm512_rolv_epi64(bits1, even), m16), x->v[4 * h],
-                        x->v[4 * h + 1]);
-        v[2 * h + 1] =
-            ht_products2(or_masked(_mm512_and_si512(_mm512_srli_epi16(first, 4), m15), _mm512_rolv_epi64(bits0, odd), m16),
-                 or_masked(_mm512_and_si512(_mm512_srli_epi16(last, 4), m15), _mm512_rolv_epi64(bits1, odd), m16),
-                 x->v[4 * h + 2], x->v[4 * h + 3]);
+                                or_masked(_mm512_and_si512(last, m15), _mm512_rolv_epi64(bits1, even), m16),
+                                x->v[4 * h], x->v[4 * h + 1]);
+        v[2 * h + 1] = ht_products2(
+            or_masked(_mm512_and_si512(_mm512_srli_epi16(first, 4), m15), _mm512_rolv_epi64(bits0, odd), m16),
+            or_masked(_mm512_and_si512(_mm512_srli_epi16(last, 4), m15), _mm512_rolv_epi64(bits1, odd), m16),
+            x->v[4 * h + 2], x->v[4 * h + 3]);
     }
     return add_wide(acc, w, w1, x, ht_sum4_16(v[0], v[1], v[2], v[3]));
 }
@@ -358,8 +361,8 @@ HT_INLINE __m512 step_iq4_xs(const uint8_t *w, unsigned n, const ht_xstep *x, __
     for (int j = 0; j < 4; j++) {
         __m512i q = load((j < 2 ? w : w1) + 8 + 64 * (j % 2));
         v[j] = ht_products2_wide(_mm512_shuffle_epi8(values, _mm512_and_si512(q, m15)),
-                    _mm512_shuffle_epi8(values, _mm512_and_si512(_mm512_srli_epi16(q, 4), m15)), x->v[2 * j],
-                    x->v[2 * j + 1]);
+                                 _mm512_shuffle_epi8(values, _mm512_and_si512(_mm512_srli_epi16(q, 4), m15)),
+                                 x->v[2 * j], x->v[2 * j + 1]);
     }
     __m512 isum = _mm512_cvtepi32_ps(_mm512_add_epi32(ht_sum4(v[0], v[1], v[2], v[3]), x->s));
     __m512i sc = _mm512_inserti64x4(_mm512_castsi256_si512(scales_iq4_xs(w)), scales_iq4_xs(w1), 1);
@@ -370,9 +373,10 @@ HT_INLINE __m512 step_iq4_xs(const uint8_t *w, unsigned n, const ht_xstep *x, __
 }
 
 #define KERNEL(name, S, prep, order_inv)                                                                               \
-    void HT_DOT(name)(float *y, const void *w, size_t stride, uint32_t n_rows, const ht_q8_row *x, uint32_t k)         \
+    void HT_DOT(name)(float *y, const void *w, size_t stride, const uint32_t *rows, uint32_t n_rows,                   \
+                      const ht_q8_row *x, uint32_t k)                                                                  \
     {                                                                                                                  \
-        ht_dot_q8_rows(y, w, stride, n_rows, x, k, 2 * (S), prep, step_##name, order_inv);                             \
+        ht_dot_q8_rows(y, w, stride, rows, n_rows, x, k, 2 * (S), prep, step_##name, order_inv);                       \
     }
 KERNEL(q2_k, 84, prep_pairs, ORDER_N)
 KERNEL(q3_k, 110, prep_pairs, ORDER_N)

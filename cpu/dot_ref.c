@@ -60,16 +60,17 @@ static float row_f32(ht_type type, const uint8_t *w, const float *x, uint32_t k)
 }
 
 #define HT_DOT_Q8_REF(type, fn)                                                                                        \
-    void fn(float *y, const void *w, size_t stride, uint32_t n_rows, const ht_q8_row *x, uint32_t k)                   \
+    void fn(float *y, const void *w, size_t stride, const uint32_t *rows, uint32_t n_rows, const ht_q8_row *x,         \
+            uint32_t k)                                                                                                \
     {                                                                                                                  \
         for (uint32_t i = 0; i < n_rows; i++)                                                                          \
-            y[i] = row_q8(HT_##type, (const uint8_t *)w + i * stride, x, k);                                           \
+            y[i] = row_q8(HT_##type, ht_row_at(w, stride, rows, i), x, k);                                             \
     }
 #define HT_DOT_F32_REF(type, fn)                                                                                       \
-    void fn(float *y, const void *w, size_t stride, uint32_t n_rows, const float *x, uint32_t k)                       \
+    void fn(float *y, const void *w, size_t stride, const uint32_t *rows, uint32_t n_rows, const float *x, uint32_t k) \
     {                                                                                                                  \
         for (uint32_t i = 0; i < n_rows; i++)                                                                          \
-            y[i] = row_f32(HT_##type, (const uint8_t *)w + i * stride, x, k);                                          \
+            y[i] = row_f32(HT_##type, ht_row_at(w, stride, rows, i), x, k);                                            \
     }
 #define HT_IF_REF_REF(x) x
 #define HT_IF_REF_AVX2(x)

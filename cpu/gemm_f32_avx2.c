@@ -184,7 +184,7 @@ void ht_gemm_f32__avx2(float *y, size_t ldy, ht_type type, const void *w, size_t
         const uint32_t n = n_rows - r < R ? n_rows - r : R;
         if (n_tok < enough) {
             for (size_t t = 0; t < n_tok; t++)
-                dot(y + t * ldy + r, rows, stride, n, x + t * ldx, k);
+                dot(y + t * ldy + r, rows, stride, NULL, n, x + t * ldx, k);
             continue;
         }
         for (uint32_t i = 0; i < n_tok; i += SUPER)

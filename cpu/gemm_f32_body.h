@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT
  *
- * Weights of any type times many tokens of float32 activations: the body that a file of an instruction set compiles with
- * its own vectors (AVX2 has its own, with two vectors of rows). Before inclusion: GEMM_F32 (the function's name), GEMM_ISA, R (rows in a vector),
- * vec, and the inline functions v_load, v_store (aligned), v_store_n (n lanes, unaligned), v_set1, v_fma, v_add, v_turn
- * (R vectors of R floats transposed), v_words (16-bit floats of either kind to float, n of them).
+ * Weights of any type times many tokens of float32 activations: the body that a file of an instruction set compiles
+ * with its own vectors (AVX2 has its own, with two vectors of rows). Before inclusion: GEMM_F32 (the function's name),
+ * GEMM_ISA, R (rows in a vector), vec, and the inline functions v_load, v_store (aligned), v_store_n (n lanes,
+ * unaligned), v_set1, v_fma, v_add, v_turn (R vectors of R floats transposed), v_words (16-bit floats of either kind to
+ * float, n of them).
  *
  * The contract has 32 accumulators per product, i mod 32. A tile of R rows, rows in lanes, is stored in stretches of
  * CHUNK elements ordered [i mod 32][i / 32]: an accumulator is loaded once per stretch, kept in a register for its 8
@@ -137,7 +138,7 @@ void GEMM_F32(float *y, size_t ldy, ht_type type, const void *w, size_t stride, 
         const uint32_t n = n_rows - r < R ? n_rows - r : R;
         if (n_tok < enough) {
             for (size_t t = 0; t < n_tok; t++)
-                dot(y + t * ldy + r, rows, stride, n, x + t * ldx, k);
+                dot(y + t * ldy + r, rows, stride, NULL, n, x + t * ldx, k);
             continue;
         }
         for (uint32_t i = 0; i < n_tok; i += SUPER)

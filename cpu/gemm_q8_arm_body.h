@@ -35,8 +35,8 @@ enum {
     CHUNK = 256 /* elements unpacked at a time */
 };
 
-/* Tokens from which unpacking a tile pays: it takes as many instructions as two or three rounds of dot products. Counted,
- * not timed. */
+/* Tokens from which unpacking a tile pays: it takes as many instructions as two or three rounds of dot products.
+ * Counted, not timed. */
 enum { ENOUGH_TOKENS = 4 };
 
 /* How the sub-block scales enter. */
@@ -351,8 +351,8 @@ void HT_LEVEL(ht_gemm_q8)(float *y, size_t ldy, ht_type type, const void *w, siz
         if (n_tok < ENOUGH_TOKENS) {
             for (size_t i = 0; i < n_tok; i++) {
                 const size_t at = i * x->stride;
-                dot_rows(y + i * ldy + r, rows, stride, n, &(ht_q8_row){ x->q + at, x->d + at / 32, x->s + at / 16 },
-                         k);
+                dot_rows(y + i * ldy + r, rows, stride, NULL, n,
+                         &(ht_q8_row){ x->q + at, x->d + at / 32, x->s + at / 16 }, k);
             }
             continue;
         }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Quantised weights times many tokens, 256 bits wide. Included by gemm_q8_avx2.c and gemm_q8_avxvnni.c, which set HT_VNNI, the
- * function's name GEMM_Q8 and its level GEMM_ISA.
+ * Quantised weights times many tokens, 256 bits wide. Included by gemm_q8_avx2.c and gemm_q8_avxvnni.c, which set
+ * HT_VNNI, the function's name GEMM_Q8 and its level GEMM_ISA.
  *
  * Tiles of 16 rows are unpacked once: rows in the lanes of two vectors, four weights of a row per lane, eight steps to
  * a block of 32. Two vectors of rows meet four tokens at a time, whose x comes in as broadcasts from memory: eight sums
@@ -39,8 +39,8 @@ HT_INLINE __m256i four(const int8_t *p)
 
 #if HT_VNNI
 /* s[r][t] = sum over steps [i0, i1) of two vectors of weights with four tokens. */
-HT_INLINE void sum_steps(__m256i s[2][SIDE], const int8_t *w, const int8_t *x, const __m256i *start, bool offset, int i0,
-                         int i1)
+HT_INLINE void sum_steps(__m256i s[2][SIDE], const int8_t *w, const int8_t *x, const __m256i *start, bool offset,
+                         int i0, int i1)
 {
 #pragma GCC unroll 4
     for (int t = 0; t < SIDE; t++)
@@ -304,8 +304,8 @@ void GEMM_Q8(float *y, size_t ldy, ht_type type, const void *w, size_t stride, u
         for (uint32_t r = 0; r < n_rows; r += R)
             for (size_t i = 0; i < n_tok; i++) {
                 const size_t at = i * x->stride;
-                dot_rows(y + i * ldy + r, (const uint8_t *)w + r * stride, stride, n_rows - r < R ? n_rows - r : R,
-                         &(ht_q8_row){ x->q + at, x->d + at / 32, x->s + at / 16 }, k);
+                dot_rows(y + i * ldy + r, (const uint8_t *)w + r * stride, stride, NULL,
+                         n_rows - r < R ? n_rows - r : R, &(ht_q8_row){ x->q + at, x->d + at / 32, x->s + at / 16 }, k);
             }
         return;
     }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Quantised weights times many tokens, AVX-512. Included by gemm_q8_avx512.c and gemm_q8_avx512vnni.c, which set HT_VNNI,
- * the function's name GEMM_Q8 and its level GEMM_ISA.
+ * Quantised weights times many tokens, AVX-512. Included by gemm_q8_avx512.c and gemm_q8_avx512vnni.c, which set
+ * HT_VNNI, the function's name GEMM_Q8 and its level GEMM_ISA.
  *
  * A tile of 16 rows is unpacked once into registers-to-be: rows in lanes, four weights of a row per lane, eight
  * registers to a block of 32. A block's weights then stay in registers while they meet the tokens; x comes in as
@@ -9,8 +9,9 @@
  * [row], so blocks are taken in their natural order.
  *
  * vpdpbusd wants unsigned weights: they are stored plus a constant c of their type, and each sum starts at -c * sum(x).
- * Eight tokens run side by side to hide its latency. Without VNNI, vpmaddubsw adds pairs of products in 16 bits, of which as
- * many are added there as the size of the weights allows (`grow`); weights that fill a byte lend their sign to x.
+ * Eight tokens run side by side to hide its latency. Without VNNI, vpmaddubsw adds pairs of products in 16 bits, of
+ * which as many are added there as the size of the weights allows (`grow`); weights that fill a byte lend their sign to
+ * x.
  *
  * Few tokens do not pay for the unpacking: they go through the dot products, a tile of rows at a time.
  * Owner: no state; the scratch is the caller's (gemm_tile.h). Threads: any. */
@@ -168,8 +169,8 @@ HT_INLINE __m512i four(const int8_t *p)
 }
 
 #if !HT_VNNI
-/* sum + registers [from, to) of weights times the block at x. grow: products that may be added in 16 bits: 8 (weights up to
- * 16), 4 (32), 2 (64); 0: signed weights. */
+/* sum + registers [from, to) of weights times the block at x. grow: products that may be added in 16 bits: 8 (weights
+ * up to 16), 4 (32), 2 (64); 0: signed weights. */
 HT_INLINE __m512i add_products(__m512i sum, const __m512i w[8], const int8_t *x, int from, int to, int grow)
 {
     const __m512i one = _mm512_set1_epi16(1);
@@ -347,7 +348,8 @@ static times_fn *pick(ht_type type, scaling how)
     const bool has_min = ht_type_get(type)->has_min;
     const int grow = grow_of(type);
     switch (how) {
-    case PLAIN: return has_min ? (grow == 8 ? plain_min_8 : plain_min_4) : grow == 8 ? plain_8 : grow ? plain_4 : plain_0;
+    case PLAIN:
+        return has_min ? (grow == 8 ? plain_min_8 : plain_min_4) : grow == 8 ? plain_8 : grow ? plain_4 : plain_0;
     case BLOCK: return has_min ? (grow == 8 ? block_min_8 : block_min_4) : grow ? block_4 : block_0;
     default: return has_min ? halves_min_4 : grow == 4 ? halves_4 : grow ? halves_2 : halves_0;
     }
@@ -396,7 +398,8 @@ void GEMM_Q8(float *y, size_t ldy, ht_type type, const void *w, size_t stride, u
         if (n_tok < enough) {
             for (size_t i = 0; i < n_tok; i++) {
                 const size_t at = i * x->stride;
-                dot(y + i * ldy + r, rows, stride, n, &(ht_q8_row){ x->q + at, x->d + at / 32, x->s + at / 16 }, k);
+                dot(y + i * ldy + r, rows, stride, NULL, n, &(ht_q8_row){ x->q + at, x->d + at / 32, x->s + at / 16 },
+                    k);
             }
             continue;
         }

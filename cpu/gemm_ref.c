@@ -13,7 +13,7 @@ void ht_gemm_q8__ref(float *y, size_t ldy, ht_type type, const void *w, size_t s
     (void)scratch;
     for (size_t t = 0; t < n_tok; t++) {
         const size_t at = t * x->stride;
-        dot(y + t * ldy, w, stride, n_rows, &(ht_q8_row){ x->q + at, x->d + at / 32, x->s + at / 16 }, k);
+        dot(y + t * ldy, w, stride, NULL, n_rows, &(ht_q8_row){ x->q + at, x->d + at / 32, x->s + at / 16 }, k);
     }
 }
 
@@ -24,5 +24,5 @@ void ht_gemm_f32__ref(float *y, size_t ldy, ht_type type, const void *w, size_t 
     ht_dot_f32_fn *dot = ht_dot_f32_pick(type, HT_ISA_REF, &name);
     (void)scratch;
     for (size_t t = 0; t < n_tok; t++)
-        dot(y + t * ldy, w, stride, n_rows, x + t * ldx, k);
+        dot(y + t * ldy, w, stride, NULL, n_rows, x + t * ldx, k);
 }

@@ -21,16 +21,25 @@ typedef struct ht_q8_row {
     const int16_t *s; /* [k/16] */
 } ht_q8_row;
 
-/* y[i] = <W[i], x>, 8-bit activations. W: n_rows rows of k quantised weights, `stride` bytes apart, any alignment. */
-typedef void ht_dot_q8_fn(float *y, const void *w, size_t stride, uint32_t n_rows, const ht_q8_row *x, uint32_t k);
+/* y[i] = <W[rows[i]], x>, 8-bit activations. W: rows of k quantised weights, `stride` bytes apart, any alignment. rows:
+ * [n_rows] in any order, repeated or not; NULL: rows 0 .. n_rows - 1. No other row is read. */
+typedef void ht_dot_q8_fn(float *y, const void *w, size_t stride, const uint32_t *rows, uint32_t n_rows,
+                          const ht_q8_row *x, uint32_t k);
 
 /* y[t * ldy + i] = <W[i], x[t]> for n_tok tokens (x->q8 strided as in ht_q8). scratch: ht_gemm_scratch_bytes(k)
  * bytes of 64-byte aligned memory of this thread. Same bits as ht_dot_q8_fn token by token. */
 typedef void ht_gemm_q8_fn(float *y, size_t ldy, ht_type type, const void *w, size_t stride, uint32_t n_rows,
                            const ht_q8 *x, uint32_t n_tok, uint32_t k, void *scratch);
 
-/* y[i] = <W[i], x>, float32 activations, weights of any type (dequantised on the way). */
-typedef void ht_dot_f32_fn(float *y, const void *w, size_t stride, uint32_t n_rows, const float *x, uint32_t k);
+/* y[i] = <W[rows[i]], x>, float32 activations, weights of any type (dequantised on the way). */
+typedef void ht_dot_f32_fn(float *y, const void *w, size_t stride, const uint32_t *rows, uint32_t n_rows,
+                           const float *x, uint32_t k);
+
+/* Row i of a list (NULL: all in order). */
+static inline const uint8_t *ht_row_at(const void *w, size_t stride, const uint32_t *rows, uint32_t i)
+{
+    return (const uint8_t *)w + (rows ? rows[i] : i) * stride;
+}
 
 /* y[t * ldy + i] for n_tok tokens, x[t] at x + t * ldx. scratch as above. */
 typedef void ht_gemm_f32_fn(float *y, size_t ldy, ht_type type, const void *w, size_t stride, uint32_t n_rows,

@@ -3,8 +3,8 @@
 #include "cpu/exec.h"
 
 enum { CHUNK_BYTES = 32 << 10, TAKE_BYTES = 256 << 10 }; /* of weights, one token */
-/* Of a prompt's chunk of weights, at most, where its fewest rows times 64 tokens are not more: below a millisecond on the machines of today, so
- * that who cancels need not wait on the slowest. */
+/* Of a prompt's chunk of weights, at most, where its fewest rows times 64 tokens are not more: below a millisecond on
+ * the machines of today, so that who cancels need not wait on the slowest. */
 enum { CHUNK_PRODUCTS = 64 << 20 };
 
 void ht_cpu_product(const cpu_exec *x, const ht_part *w, uint32_t row0, uint32_t n, uint32_t col0, uint32_t k,
@@ -22,14 +22,14 @@ void ht_cpu_product(const cpu_exec *x, const ht_part *w, uint32_t row0, uint32_t
             kn->gemm_q8(y, ldy, (ht_type)w->type, rows, w->stride, n, &part, n_tok, k, scratch);
         } else {
             ht_q8_row row = { q->q + at, q->d + at / 32, q->s + at / 16 };
-            kn->dot_q8[w->type](y, rows, w->stride, n, &row, k);
+            kn->dot_q8[w->type](y, rows, w->stride, NULL, n, &row, k);
         }
     } else {
         const float *f = act->f + (size_t)first_tok * act->stride + col0;
         if (n_tok > 1)
             kn->gemm_f32(y, ldy, (ht_type)w->type, rows, w->stride, n, f, act->stride, n_tok, k, scratch);
         else
-            kn->dot_f32[w->type](y, rows, w->stride, n, f, k);
+            kn->dot_f32[w->type](y, rows, w->stride, NULL, n, f, k);
     }
 }
 

@@ -278,9 +278,9 @@ typedef struct bench {
 static void call(const bench *b, const uint8_t *w, size_t stride, uint32_t n_rows)
 {
     if (b->dot_q8)
-        b->dot_q8(y, w, stride, n_rows, &(ht_q8_row){ xq, xd, xs }, opt.k);
+        b->dot_q8(y, w, stride, NULL, n_rows, &(ht_q8_row){ xq, xd, xs }, opt.k);
     if (b->dot_f32)
-        b->dot_f32(y, w, stride, n_rows, xf, opt.k);
+        b->dot_f32(y, w, stride, NULL, n_rows, xf, opt.k);
     if (b->gemm_q8)
         b->gemm_q8(y, n_rows, b->type, w, stride, n_rows, &(ht_q8){ xq, xd, xs, opt.k }, opt.tokens, opt.k, scratch);
     if (b->gemm_f32)
