@@ -1,0 +1,329 @@
+/* SPDX-License-Identifier: MIT
+ * The neuron-major form of down projections; see neurons.h. Tiles of HT_NEURONS_TILE outputs by 256 neurons are taken
+ * apart into one byte per weight and put together the other way. */
+#include "engine/base/neurons.h"
+
+#include <string.h>
+
+enum { TILE = HT_NEURONS_TILE, SPAN = 256 }; /* outputs and neurons of a tile; SPAN: a multiple of every block */
+
+static size_t up(size_t n, size_t to)
+{
+    return (n + to - 1) / to * to;
+}
+
+bool ht_neurons_shape(ht_neurons *g, ht_type type, uint32_t n_ff, uint32_t d_model)
+{
+    const ht_type_info *t = ht_type_get(type);
+    size_t width = up(d_model, TILE), planes;
+
+    if (!t || n_ff == 0 || d_model == 0 || n_ff % t->block)
+        return false;
+    *g = (ht_neurons){ .type = type, .n_ff = n_ff, .d_model = d_model, .width = (uint32_t)width };
+    switch (type) {
+    case HT_Q4_0: g->row_bytes = width / 2; break;
+    case HT_Q4_K: g->row_bytes = width / 2; break;
+    case HT_Q6_K: g->row_bytes = width / 4 * 3; break;
+    case HT_Q8_0: g->row_bytes = width; break;
+    case HT_F16:
+    case HT_BF16:
+    case HT_F32: g->row_bytes = width * t->block_bytes; break;
+    default: return false;
+    }
+    if (t->quantised) {
+        g->d_stride = width * (type == HT_Q4_K ? 4 : 2);
+        planes = n_ff / t->block * g->d_stride;
+        if (t->block == 256) {
+            g->sc_at = planes;
+            g->sc_stride = 2 * width;
+            planes += n_ff / 32 * g->sc_stride;
+        }
+        g->rows_at = planes;
+    }
+    g->stride = up(g->row_bytes, 64);
+    g->bytes = g->rows_at + n_ff * g->stride;
+    return true;
+}
+
+/* ---- quantised: the weights of a block as one byte each, and back ---- */
+
+static void block_to_codes(ht_type type, const uint8_t *b, uint8_t *c)
+{
+    switch (type) {
+    case HT_Q4_0:
+        for (int i = 0; i < 16; i++) {
+            c[i] = b[2 + i] & 15;
+            c[i + 16] = b[2 + i] >> 4;
+        }
+        break;
+    case HT_Q8_0: memcpy(c, b + 2, 32); break;
+    case HT_Q4_K:
+        for (int j = 0; j < 4; j++)
+            for (int i = 0; i < 32; i++) {
+                c[64 * j + i] = b[16 + 32 * j + i] & 15;
+                c[64 * j + 32 + i] = b[16 + 32 * j + i] >> 4;
+            }
+        break;
+    default: /* Q6_K */
+        for (int h = 0; h < 2; h++)
+            for (int i = 0; i < 64; i++) {
+                const int hi = b[128 + 32 * h + i % 32] >> (i / 32 * 2);
+                c[128 * h + i] = (uint8_t)((b[64 * h + i] & 15) | (hi & 3) << 4);
+                c[128 * h + 64 + i] = (uint8_t)(b[64 * h + i] >> 4 | (hi >> 4 & 3) << 4);
+            }
+    }
+}
+
+static void codes_to_block(ht_type type, const uint8_t *c, uint8_t *b)
+{
+    switch (type) {
+    case HT_Q4_0:
+        for (int i = 0; i < 16; i++)
+            b[2 + i] = (uint8_t)(c[i] | c[i + 16] << 4);
+        break;
+    case HT_Q8_0: memcpy(b + 2, c, 32); break;
+    case HT_Q4_K:
+        for (int j = 0; j < 4; j++)
+            for (int i = 0; i < 32; i++)
+                b[16 + 32 * j + i] = (uint8_t)(c[64 * j + i] | c[64 * j + 32 + i] << 4);
+        break;
+    default: /* Q6_K */
+        for (int h = 0; h < 2; h++)
+            for (int i = 0; i < 64; i++) {
+                const uint8_t lo = c[128 * h + i], hi = c[128 * h + 64 + i];
+                uint8_t *bits = &b[128 + 32 * h + i % 32];
+                b[64 * h + i] = (uint8_t)((lo & 15) | (hi & 15) << 4);
+                *bits = (uint8_t)((i < 32 ? 0 : *bits) | (lo >> 4 | hi >> 4 << 4) << (i / 32 * 2));
+            }
+    }
+}
+
+/* ---- the codes of TILE outputs of one neuron as a piece of its row, and back ---- */
+
+static void codes_to_piece(ht_type type, const uint8_t *c, uint8_t *p)
+{
+    if (type == HT_Q8_0) {
+        memcpy(p, c, TILE);
+        return;
+    }
+    for (int i = 0; i < 64; i++) {
+        const uint8_t *two = c + i / 32 * 64 + i % 32;
+        p[i] = (uint8_t)((two[0] & 15) | (two[32] & 15) << 4);
+    }
+    for (int i = 0; i < 32 && type == HT_Q6_K; i++)
+        p[64 + i] = (uint8_t)(c[i] >> 4 | c[32 + i] >> 4 << 2 | c[64 + i] >> 4 << 4 | c[96 + i] >> 4 << 6);
+}
+
+static void piece_to_codes(ht_type type, const uint8_t *p, uint8_t *c)
+{
+    if (type == HT_Q8_0) {
+        memcpy(c, p, TILE);
+        return;
+    }
+    for (int i = 0; i < 64; i++) {
+        uint8_t *two = c + i / 32 * 64 + i % 32;
+        two[0] = p[i] & 15;
+        two[32] = p[i] >> 4;
+    }
+    for (int i = 0; i < TILE && type == HT_Q6_K; i++)
+        c[i] |= (uint8_t)((p[64 + i % 32] >> (i / 32 * 2) & 3) << 4);
+}
+
+/* Bytes of a piece; the piece of output o begins at o / TILE of them. */
+static size_t piece_bytes(const ht_neurons *g)
+{
+    return g->row_bytes / (g->width / TILE);
+}
+
+static bool finite_f16(const uint8_t *p)
+{
+    return (p[1] & 0x7c) != 0x7c;
+}
+
+/* ---- scales of one block of one output ---- */
+
+static const uint8_t *block_d(ht_type type, const uint8_t *b)
+{
+    return type == HT_Q6_K ? b + 208 : b;
+}
+
+static bool scales_from(const ht_neurons *g, const uint8_t *b, uint32_t block, uint32_t o, uint8_t *to)
+{
+    const uint32_t per = ht_type_get(g->type)->block;
+    const uint8_t *d = block_d(g->type, b);
+    uint8_t *plane = to + g->d_at + block * g->d_stride + 2 * (size_t)o, *sc = to + g->sc_at + o;
+    bool good = finite_f16(d);
+
+    memcpy(plane, d, 2);
+    if (per != 256)
+        return good;
+    sc += (size_t)block * 8 * g->sc_stride;
+    if (g->type == HT_Q6_K) {
+        for (int i = 0; i < 16; i++)
+            sc[(size_t)i * g->width] = b[192 + i];
+        return good;
+    }
+    const uint8_t *s = b + 4; /* 8 scales and 8 minima of 6 bits, see unpack.c */
+    memcpy(plane + 2 * (size_t)g->width, b + 2, 2);
+    for (int i = 0; i < 8; i++) {
+        uint8_t *two = sc + (size_t)i * g->sc_stride;
+        two[0] = i < 4 ? s[i] & 63 : (uint8_t)((s[i + 4] & 15) | s[i - 4] >> 6 << 4);
+        two[g->width] = i < 4 ? s[i + 4] & 63 : (uint8_t)(s[i + 4] >> 4 | s[i] >> 6 << 4);
+    }
+    return good && finite_f16(b + 2);
+}
+
+static void scales_to(const ht_neurons *g, const uint8_t *from, uint32_t block, uint32_t o, uint8_t *b)
+{
+    const uint8_t *plane = from + g->d_at + block * g->d_stride + 2 * (size_t)o, *sc = from + g->sc_at + o;
+
+    memcpy(b + (g->type == HT_Q6_K ? 208 : 0), plane, 2);
+    if (ht_type_get(g->type)->block != 256)
+        return;
+    sc += (size_t)block * 8 * g->sc_stride;
+    if (g->type == HT_Q6_K) {
+        for (int i = 0; i < 16; i++)
+            b[192 + i] = sc[(size_t)i * g->width];
+        return;
+    }
+    uint8_t *s = b + 4;
+    memcpy(b + 2, plane + 2 * (size_t)g->width, 2);
+    for (int i = 0; i < 4; i++) {
+        const uint8_t *lo = sc + (size_t)i * g->sc_stride, *hi = sc + (size_t)(i + 4) * g->sc_stride;
+        s[i] = (uint8_t)(lo[0] | hi[0] >> 4 << 6);
+        s[i + 4] = (uint8_t)(lo[g->width] | hi[g->width] >> 4 << 6);
+        s[i + 8] = (uint8_t)((hi[0] & 15) | (hi[g->width] & 15) << 4);
+    }
+}
+
+/* ---- tiles: outputs [o, o + n), neurons [j, j + m) ---- */
+
+static bool tile_from(const ht_neurons *g, const uint8_t *rows, size_t row_stride, uint32_t o, uint32_t n, uint32_t j,
+                      uint32_t m, uint8_t *to)
+{
+    const ht_type_info *t = ht_type_get(g->type);
+    const size_t piece = piece_bytes(g);
+    uint8_t codes[SPAN][TILE] = { { 0 } }, block[256];
+    bool good = true;
+
+    for (uint32_t r = 0; r < n; r++) {
+        const uint8_t *b = rows + (size_t)(o + r) * row_stride + ht_type_row_bytes(t, j);
+        for (uint32_t i = 0; i < m; i += t->block, b += t->block_bytes) {
+            block_to_codes(g->type, b, block);
+            for (uint32_t l = 0; l < t->block; l++)
+                codes[i + l][r] = block[l];
+            good &= scales_from(g, b, (j + i) / t->block, o + r, to);
+        }
+    }
+    for (uint32_t i = 0; i < m; i++)
+        codes_to_piece(g->type, codes[i], to + g->rows_at + (size_t)(j + i) * g->stride + o / TILE * piece);
+    return good;
+}
+
+static void tile_to(const ht_neurons *g, const uint8_t *from, uint32_t o, uint32_t n, uint32_t j, uint32_t m,
+                    uint8_t *rows, size_t row_stride)
+{
+    const ht_type_info *t = ht_type_get(g->type);
+    const size_t piece = piece_bytes(g);
+    uint8_t codes[SPAN][TILE], block[256];
+
+    for (uint32_t i = 0; i < m; i++)
+        piece_to_codes(g->type, from + g->rows_at + (size_t)(j + i) * g->stride + o / TILE * piece, codes[i]);
+    for (uint32_t r = 0; r < n; r++) {
+        uint8_t *b = rows + (size_t)(o + r) * row_stride + ht_type_row_bytes(t, j);
+        for (uint32_t i = 0; i < m; i += t->block, b += t->block_bytes) {
+            for (uint32_t l = 0; l < t->block; l++)
+                block[l] = codes[i + l][r];
+            codes_to_block(g->type, block, b);
+            scales_to(g, from, (j + i) / t->block, o + r, b);
+        }
+    }
+}
+
+/* ---- float types ---- */
+
+static bool is_finite(ht_type type, const uint8_t *p)
+{
+    if (type == HT_F16)
+        return finite_f16(p);
+    p += type == HT_F32 ? 2 : 0; /* the upper half of a float is a BF16 */
+    return (p[1] & 0x7f) != 0x7f || !(p[0] & 0x80);
+}
+
+static bool floats_from(const ht_neurons *g, const uint8_t *rows, size_t row_stride, uint32_t o, uint32_t n, uint32_t j,
+                        uint32_t m, uint8_t *to)
+{
+    const size_t size = ht_type_get(g->type)->block_bytes;
+    const uint32_t room = g->width - o < TILE ? g->width - o : TILE;
+    bool good = true;
+
+    for (uint32_t i = j; i < j + m; i++) {
+        uint8_t *p = to + g->rows_at + i * g->stride + o * size;
+        for (uint32_t r = 0; r < n; r++, p += size) {
+            const uint8_t *w = rows + (size_t)(o + r) * row_stride + i * size;
+            memcpy(p, w, size);
+            good &= is_finite(g->type, w);
+        }
+        memset(p, 0, (room - n) * size);
+    }
+    return good;
+}
+
+static void floats_to(const ht_neurons *g, const uint8_t *from, uint32_t o, uint32_t n, uint32_t j, uint32_t m,
+                      uint8_t *rows, size_t row_stride)
+{
+    const size_t size = ht_type_get(g->type)->block_bytes;
+
+    for (uint32_t i = j; i < j + m; i++)
+        for (uint32_t r = o; r < o + n; r++)
+            memcpy(rows + (size_t)r * row_stride + i * size, from + g->rows_at + i * g->stride + r * size, size);
+}
+
+/* ---- all ---- */
+
+/* Scales behind the last output of a tile. */
+static void clear_scales(const ht_neurons *g, uint32_t o, uint32_t n, uint8_t *to)
+{
+    const uint32_t per_d = ht_type_get(g->type)->block, halves = (uint32_t)(g->d_stride / (2 * (size_t)g->width));
+
+    for (uint32_t p = 0; p < g->n_ff / per_d * halves; p++)
+        memset(to + g->d_at + 2 * ((size_t)p * g->width + o), 0, 2 * (size_t)n);
+    for (uint32_t p = 0; g->sc_stride && p < g->n_ff / 16; p++)
+        memset(to + g->sc_at + (size_t)p * g->width + o, 0, n);
+}
+
+bool ht_neurons_from_rows(const ht_neurons *g, const void *rows, size_t row_stride, uint32_t first, uint32_t n,
+                          void *to)
+{
+    const bool quantised = ht_type_get(g->type)->quantised;
+    bool good = true;
+
+    for (uint32_t o = first; o < first + n; o += TILE) {
+        const uint32_t now = first + n - o < TILE ? first + n - o : TILE;
+        for (uint32_t j = 0; j < g->n_ff; j += SPAN) {
+            const uint32_t m = g->n_ff - j < SPAN ? g->n_ff - j : SPAN;
+            good &= quantised ? tile_from(g, rows, row_stride, o, now, j, m, to)
+                              : floats_from(g, rows, row_stride, o, now, j, m, to);
+        }
+        if (quantised && now < TILE)
+            clear_scales(g, o + now, TILE - now, to);
+    }
+    return good;
+}
+
+void ht_neurons_to_rows(const ht_neurons *g, const void *from, uint32_t first, uint32_t n, void *rows,
+                        size_t row_stride)
+{
+    const bool quantised = ht_type_get(g->type)->quantised;
+
+    for (uint32_t o = first; o < first + n; o += TILE) {
+        const uint32_t now = first + n - o < TILE ? first + n - o : TILE;
+        for (uint32_t j = 0; j < g->n_ff; j += SPAN) {
+            const uint32_t m = g->n_ff - j < SPAN ? g->n_ff - j : SPAN;
+            if (quantised)
+                tile_to(g, from, o, now, j, m, rows, row_stride);
+            else
+                floats_to(g, from, o, now, j, m, rows, row_stride);
+        }
+    }
+}
