@@ -7,6 +7,7 @@
 
 #include "cpu/attend.h"
 #include "cpu/dot.h"
+#include "cpu/down.h"
 #include "cpu/gemm.h"
 #include "cpu/gemm_tile.h"
 #include "cpu/vec.h"
@@ -21,6 +22,11 @@ void ht_kernels_init(ht_kernels *k, ht_isa isa)
         k->dot_q8[t] = ht_dot_q8_pick((ht_type)t, isa, &name);
         k->dot_f32[t] = ht_dot_f32_pick((ht_type)t, isa, &name);
     }
+#define HT_DOWN(type, level, fn)                                                                                       \
+    if (ht_isa_has(isa, HT_ISA_##level))                                                                               \
+        k->down[HT_##type] = fn;
+#include "cpu/down.inc"
+#undef HT_DOWN
 #define HT_GEMM_Q8(level, fn)                                                                                          \
     if (ht_isa_has(isa, HT_ISA_##level))                                                                               \
         k->gemm_q8 = fn;
@@ -43,6 +49,8 @@ size_t ht_gemm_scratch_bytes(uint32_t k)
     const size_t q8 = ht_gemm_q8_bytes(k), f32 = ht_gemm_f32_bytes();
     return q8 > f32 ? q8 : f32;
 }
+
+size_t ht_down_scratch_floats(void) { return (size_t)HT_DOWN_LEVELS * HT_DOWN_SLICE; }
 
 size_t ht_attend_scratch_bytes(uint32_t k_dim)
 {

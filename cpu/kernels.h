@@ -12,6 +12,7 @@
 
 #include "cpu/isa.h"
 #include "engine/base/exec.h"
+#include "engine/base/neurons.h"
 #include "engine/base/types.h"
 
 /* One token's 8-bit activations. */
@@ -44,6 +45,28 @@ static inline const uint8_t *ht_row_at(const void *w, size_t stride, const uint3
 /* y[t * ldy + i] for n_tok tokens, x[t] at x + t * ldx. scratch as above. */
 typedef void ht_gemm_f32_fn(float *y, size_t ldy, ht_type type, const void *w, size_t stride, uint32_t n_rows,
                             const float *x, size_t ldx, uint32_t n_tok, uint32_t k, void *scratch);
+
+/* A slice of a down projection of one token from the neuron-major form: one segment, some outputs. */
+typedef struct ht_down_slice {
+    const ht_neurons *g;
+    const uint8_t *w;     /* the expert's neuron-major part */
+    uint32_t first, n;    /* outputs; first: a multiple of HT_NEURONS_TILE; n at most HT_DOWN_SLICE */
+    uint32_t segment;     /* its first neuron */
+    const uint32_t *list; /* [n_list] neurons of the segment whose h is not 0 (or some more), ascending, counted from the
+                             expert's first; other rows are not read, nor scales of groups that have none */
+    uint32_t n_list;
+    ht_q8_row q8;         /* quantised weights: h of the segment */
+    const float *h;       /* float weights: the same */
+    float *scratch;       /* ht_down_scratch_floats(), 64-byte aligned, of this thread */
+} ht_down_slice;
+
+enum { HT_DOWN_SLICE = 2048 };
+size_t ht_down_scratch_floats(void);
+
+/* y[i] = sum over the segment's neurons of W[j][first + i] * h[j], bit for bit as ht_dot_*_fn over the segment gives it
+ * where all of h that is not in the list is 0 and all weights are finite. y: 32-byte aligned, room for n rounded up to
+ * HT_NEURONS_TILE, written as a whole. */
+typedef void ht_down_fn(float *y, const ht_down_slice *s);
 
 /* Element-wise and reducing kernels, written once in cpu/vec_body.h and compiled per SIMD level. */
 typedef struct ht_vec_kernels {
@@ -108,6 +131,7 @@ typedef struct ht_kernels {
     ht_isa isa;
     ht_dot_q8_fn *dot_q8[HT_TYPE_MAX];   /* NULL for types that are not quantised */
     ht_dot_f32_fn *dot_f32[HT_TYPE_MAX]; /* every supported type */
+    ht_down_fn *down[HT_TYPE_MAX];       /* types that have a neuron-major form */
     ht_gemm_q8_fn *gemm_q8;
     ht_gemm_f32_fn *gemm_f32;
     ht_attend_fn *attend;
