@@ -14,7 +14,7 @@ typedef struct cpu_op cpu_op;
 typedef void cpu_phase_fn(const cpu_op *op, uint32_t chunk, uint32_t thread);
 typedef void cpu_range_fn(const cpu_op *op, uint32_t first, uint32_t n, uint32_t thread); /* n neighbouring chunks */
 
-enum { CPU_MAX_PHASES = 4, CPU_MAX_JOINED = 4 };
+enum { CPU_MAX_PHASES = 5, CPU_MAX_JOINED = 4 };
 
 /* A phase in the queue: a task's ctx, or a link of its chain of tails. */
 typedef struct cpu_step {
@@ -81,6 +81,7 @@ size_t ht_cpu_attend_scratch_bytes(uint32_t max_head);
 /* Planning: sets phases, chunks and grains; false: the operation cannot be run (its fields contradict one another). */
 bool ht_cpu_plan_matmul(cpu_op *op);
 bool ht_cpu_plan_ffn(cpu_op *op);
+bool ht_cpu_plan_ffn_sparse(cpu_op *op); /* of a single token */
 bool ht_cpu_plan_attend(cpu_op *op);
 bool ht_cpu_plan_kv_write(cpu_op *op);
 bool ht_cpu_plan_conv(cpu_op *op);
@@ -91,6 +92,10 @@ bool ht_cpu_plan_small(cpu_op *op); /* all the others */
  * product. first_tok: row of x of the first token. */
 void ht_cpu_product(const cpu_exec *x, const ht_part *w, uint32_t row0, uint32_t n, uint32_t col0, uint32_t k,
                     const ht_act *act, uint32_t first_tok, uint32_t n_tok, float *y, size_t ldy, void *scratch);
+
+/* The same for one token and listed rows of the whole of w, rows NULL: row0 and those after it. */
+void ht_cpu_rows(const cpu_exec *x, const ht_part *w, const uint32_t *rows, uint32_t row0, uint32_t n, const ht_act *act,
+                 uint32_t tok, float *y);
 
 /* Rows per chunk for products with one token, by the bytes of a row; *most: chunks that a thread takes at once. */
 uint32_t ht_cpu_token_rows(size_t row_bytes, uint32_t *most);

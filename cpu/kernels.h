@@ -75,8 +75,8 @@ typedef struct ht_vec_kernels {
     /* out = norm(x) * weight + bias over k elements (weight, bias may be NULL); out == x allowed. */
     void (*norm)(ht_norm_kind kind, const float *x, uint32_t k, float eps, const float *weight, const float *bias,
                  float *out);
-    /* h[i] = act(g[i]) * u[i] (drelu: relu(g) * relu(u)); g NULL: h[i] = act(u[i]). h may be u. Returns how many h
-     * != 0. */
+    /* h[i] = act(g[i]) * u[i] (drelu: relu(g) * relu(u)); g NULL: h[i] = act(u[i]). h may be u. Of the ReLU family h is 0
+     * where act(g) is, even if u is no finite number. Returns how many h != 0. */
     uint32_t (*glu)(ht_activation act, float param, const float *g, const float *u, uint32_t n, float *h);
     /* y = ax * x + ay * y as fmaf(ax, x, ay * y); ay == 0: y = ax * x whatever y held. */
     void (*add)(float ax, const float *x, float ay, float *y, uint32_t n);

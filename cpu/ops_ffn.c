@@ -5,8 +5,9 @@
  * Phases: gather the tokens of each expert side by side (prompts of mixtures only); gate, up and activation by
  * blocks of neurons; a norm over the whole hidden row where the model has one; the down projection by blocks of
  * outputs. A thread owns whole outputs in the last phase and walks the experts in the order given and their segments
- * in order, so the sum never depends on threads. With a single token the experts' outputs are computed one expert after the
- * other, so that each thread reads its weights in one stretch, and added up in that order at the end. */
+ * in order, so the sum never depends on threads. With a single token the experts' outputs are computed one expert after
+ * the other, so that each thread reads its weights in one stretch, and added up in that order at the end. */
+#include "cpu/ops_ffn.h"
 #include "cpu/exec.h"
 
 #include <string.h>
@@ -41,7 +42,7 @@ static void gather_chunk(const cpu_op *op, uint32_t chunk, uint32_t thread)
         copy_token(&f->x, it->tokens[i], &f->gathered, it->slot + i, f->d_model);
 }
 
-static void add_bias(float *y, size_t ld, const float *bias, uint32_t n_tok, uint32_t n)
+void ht_cpu_add_bias(float *y, size_t ld, const float *bias, uint32_t n_tok, uint32_t n)
 {
     for (uint32_t t = 0; bias && t < n_tok; t++)
         for (uint32_t i = 0; i < n; i++)
@@ -52,17 +53,24 @@ static void product_and_bias(const cpu_op *op, const ht_ffn_item *it, ht_role ro
                              uint32_t x0, uint32_t nt, const ht_act *x, float *y, uint32_t ld, uint32_t thread)
 {
     ht_cpu_product(op->x, &it->part[role], r0, n, 0, op->op.ffn.d_model, x, x0, nt, y, ld, cpu_scratch(op->x, thread));
-    add_bias(y, ld, it->bias[role] ? it->bias[role] + r0 : NULL, nt, n);
+    ht_cpu_add_bias(y, ld, it->bias[role] ? it->bias[role] + r0 : NULL, nt, n);
 }
 
-/* h = act(g) * u for neurons [r0, r0 + n) in `slot`, and its 8-bit form; how many are not zero. */
-static uint32_t activate(const cpu_op *op, uint32_t slot, uint32_t r0, uint32_t n, const float *g, const float *u)
+uint32_t ht_cpu_activate(const cpu_op *op, uint32_t slot, uint32_t r0, uint32_t n, const float *g, const float *u)
 {
     const ht_op_ffn *f = &op->op.ffn;
     const ht_vec_kernels *v = &op->x->kernels.vec;
     float *h = f->h.f + (size_t)slot * f->h.stride + r0;
     uint32_t active = v->glu(f->act, f->act_param, g, u, n, h);
 
+    if (f->mask) {
+        const uint32_t *mask = f->mask + (size_t)slot * f->mask_stride;
+        active = 0;
+        for (uint32_t i = 0; i < n; i++) {
+            h[i] = mask[(r0 + i) / 32] >> (r0 + i) % 32 & 1 ? h[i] : 0.0f;
+            active += h[i] != 0.0f;
+        }
+    }
     if (f->h.q8.stride && !f->h_norm) {
         size_t at = (size_t)slot * f->h.q8.stride + r0;
         v->quantise_q8(h, n, f->h.q8.q + at, f->h.q8.d + at / 32, f->h.q8.s + at / 16);
@@ -70,12 +78,18 @@ static uint32_t activate(const cpu_op *op, uint32_t slot, uint32_t r0, uint32_t 
     return active;
 }
 
-static void count_active(const ht_op_ffn *f, uint64_t active, uint64_t n)
+void ht_cpu_count_active(const ht_op_ffn *f, uint64_t active, uint64_t n)
 {
     if (!f->n_active)
         return;
     atomic_fetch_add_explicit(f->n_active, active, memory_order_relaxed);
     atomic_fetch_add_explicit(f->n_neurons, n, memory_order_relaxed);
+}
+
+void ht_cpu_count_rows(const ht_op_ffn *f, const ht_part *w, uint64_t n)
+{
+    if (f->n_bytes && w->host)
+        atomic_fetch_add_explicit(f->n_bytes, n * ht_type_row_bytes(ht_type_get(w->type), w->k), memory_order_relaxed);
 }
 
 /* The neurons of chunks [first, first + n_chunks), all of one expert, for a single token. */
@@ -92,8 +106,11 @@ static void token_neurons(const cpu_op *op, uint32_t first, uint32_t n_chunks, u
     if (gate)
         product_and_bias(op, it, HT_ROLE_GATE, r0, n, 0, 1, &f->x, g, n, thread);
     product_and_bias(op, it, HT_ROLE_UP, r0, n, 0, 1, &f->x, u, n, thread);
-    if (ht_stream_commit(op->x->stream, thread))
-        count_active(f, activate(op, it->slot, r0, n, gate ? g : NULL, u), n);
+    if (!ht_stream_commit(op->x->stream, thread))
+        return;
+    ht_cpu_count_active(f, ht_cpu_activate(op, it->slot, r0, n, gate ? g : NULL, u), n);
+    ht_cpu_count_rows(f, &it->part[HT_ROLE_GATE], n);
+    ht_cpu_count_rows(f, &it->part[HT_ROLE_UP], n);
 }
 
 /* Neurons [r0, r0 + n) of one expert for all its tokens: h = act(gate x) * (up x), and its 8-bit form. */
@@ -117,13 +134,14 @@ static void neurons_chunk(const cpu_op *op, uint32_t chunk, uint32_t thread)
             product_and_bias(op, it, HT_ROLE_GATE, r0, n, x0 + t0, nt, x, g, grain, thread);
         product_and_bias(op, it, HT_ROLE_UP, r0, n, x0 + t0, nt, x, u, grain, thread);
         for (uint32_t t = 0; t < nt; t++)
-            active += activate(op, it->slot + t0 + t, r0, n, gate ? g + (size_t)t * grain : NULL, u + (size_t)t * grain);
+            active += ht_cpu_activate(op, it->slot + t0 + t, r0, n, gate ? g + (size_t)t * grain : NULL,
+                                      u + (size_t)t * grain);
     }
     if (end > first)
-        count_active(f, active, (uint64_t)n * (end - first));
+        ht_cpu_count_active(f, active, (uint64_t)n * (end - first));
 }
 
-static void h_norm_chunk(const cpu_op *op, uint32_t chunk, uint32_t thread)
+void ht_cpu_h_norm(const cpu_op *op, uint32_t chunk, uint32_t thread)
 {
     const ht_op_ffn *f = &op->op.ffn;
     const ht_vec_kernels *v = &op->x->kernels.vec;
@@ -155,7 +173,7 @@ static void token_down(const cpu_op *op, const ht_ffn_item *it, uint32_t r0, uin
                 op->x->kernels.vec.add(1.0f, part, 1.0f, sum + r, now);
         }
     }
-    add_bias(sum, n, bias ? bias + r0 : NULL, 1, n);
+    ht_cpu_add_bias(sum, n, bias ? bias + r0 : NULL, 1, n);
 }
 
 static void token_outputs(const cpu_op *op, uint32_t first, uint32_t n_chunks, uint32_t thread)
@@ -171,6 +189,7 @@ static void token_outputs(const cpu_op *op, uint32_t first, uint32_t n_chunks, u
     token_down(op, it, r0, n, sum, part, thread);
     if (!ht_stream_commit(op->x->stream, thread))
         return;
+    ht_cpu_count_rows(f, &it->part[HT_ROLE_DOWN], n);
     if (f->n_items > 1) { /* added up by token_sum */
         memcpy(f->gathered.f + (size_t)it->slot * f->gathered.stride + r0, sum, n * sizeof(float));
     } else {
@@ -236,7 +255,7 @@ static void down_chunk(const cpu_op *op, uint32_t chunk, uint32_t thread)
                 for (uint32_t t = 0; c && t < nt; t++)
                     v->add(1.0f, part + (size_t)t * grain, 1.0f, sum + (size_t)t * grain, n);
             }
-            add_bias(sum, grain, bias, nt, n);
+            ht_cpu_add_bias(sum, grain, bias, nt, n);
             for (uint32_t t = 0; t < nt; t++) {
                 uint32_t tok = it->tokens ? it->tokens[t0 + t] : t0 + t;
                 v->axpy(it->weights ? it->weights[t0 + t] : 1.0f, sum + (size_t)t * grain,
@@ -246,14 +265,13 @@ static void down_chunk(const cpu_op *op, uint32_t chunk, uint32_t thread)
     }
 }
 
-static void add_phase(cpu_op *op, cpu_phase_fn *fn, uint32_t n_chunks)
+void ht_cpu_add_phase(cpu_op *op, cpu_phase_fn *fn, uint32_t n_chunks)
 {
     op->phase[op->n_phases] = fn;
     op->n_chunks[op->n_phases++] = n_chunks;
 }
 
-/* A phase of a single token: ranges of rows of one expert. */
-static void add_token_phase(cpu_op *op, cpu_range_fn *fn, uint32_t rows, uint32_t grain, uint32_t most)
+void ht_cpu_add_token_phase(cpu_op *op, cpu_range_fn *fn, uint32_t rows, uint32_t grain, uint32_t most)
 {
     uint32_t p = op->n_phases++, per_item = (rows + grain - 1) / grain;
 
@@ -264,6 +282,17 @@ static void add_token_phase(cpu_op *op, cpu_range_fn *fn, uint32_t rows, uint32_
     op->contested[p] = true;
 }
 
+void ht_cpu_plan_token_down(cpu_op *op)
+{
+    const ht_op_ffn *f = &op->op.ffn;
+    uint32_t most;
+
+    op->grain[3] = ht_cpu_token_rows(f->items[0].part[HT_ROLE_DOWN].stride, &most);
+    ht_cpu_add_token_phase(op, token_outputs, f->d_model, op->grain[3], most);
+    if (f->n_items > 1)
+        ht_cpu_add_phase(op, token_sum, 1);
+}
+
 static void plan_token(cpu_op *op)
 {
     const ht_op_ffn *f = &op->op.ffn;
@@ -272,16 +301,16 @@ static void plan_token(cpu_op *op)
 
     /* A chunk's hidden units become whole 8-bit blocks. */
     op->grain[1] = 32;
-    add_token_phase(op, token_neurons, f->n_ff, 32, most * rows / 32 ? most * rows / 32 : 1);
+    ht_cpu_add_token_phase(op, token_neurons, f->n_ff, 32, most * rows / 32 ? most * rows / 32 : 1);
     if (f->h_norm)
-        add_phase(op, h_norm_chunk, f->n_items);
-    op->grain[3] = ht_cpu_token_rows(it->part[HT_ROLE_DOWN].stride, &most);
-    add_token_phase(op, token_outputs, f->d_model, op->grain[3], most);
-    if (f->n_items > 1)
-        add_phase(op, token_sum, 1);
+        ht_cpu_add_phase(op, ht_cpu_h_norm, f->n_items);
+    ht_cpu_plan_token_down(op);
 }
 
-static uint32_t blocks(const cpu_op *op, uint32_t tokens) { return (op->op.n_tok + tokens - 1) / tokens; }
+static uint32_t blocks(const cpu_op *op, uint32_t tokens)
+{
+    return (op->op.n_tok + tokens - 1) / tokens;
+}
 
 bool ht_cpu_plan_ffn(cpu_op *op)
 {
@@ -301,19 +330,23 @@ bool ht_cpu_plan_ffn(cpu_op *op)
     op->n_phases = 0;
     if ((op->op.n_tok > 1 ? gather : f->n_items > 1) && !f->gathered.f)
         return false;
+    if (f->mask && f->mask_stride < (f->n_ff + 31) / 32)
+        return false;
     if (op->op.n_tok == 1) {
+        if (f->sparse || f->mask)
+            return ht_cpu_plan_ffn_sparse(op);
         plan_token(op);
         return true;
     }
     if (gather)
-        add_phase(op, gather_chunk, f->n_items);
+        ht_cpu_add_phase(op, gather_chunk, f->n_items);
     op->grain[1] = 32;
     op->tokens[1] = ht_cpu_prompt_tokens(4 * f->d_model); /* 32 rows of gate and of up */
-    add_phase(op, neurons_chunk, blocks(op, op->tokens[1]) * f->n_items * ((f->n_ff + 31) / 32));
+    ht_cpu_add_phase(op, neurons_chunk, blocks(op, op->tokens[1]) * f->n_items * ((f->n_ff + 31) / 32));
     if (f->h_norm)
-        add_phase(op, h_norm_chunk, slots);
+        ht_cpu_add_phase(op, ht_cpu_h_norm, slots);
     op->grain[3] = 16;
     op->tokens[3] = ht_cpu_prompt_tokens(f->n_ff);
-    add_phase(op, down_chunk, blocks(op, op->tokens[3]) * ((f->d_model + 15) / 16));
+    ht_cpu_add_phase(op, down_chunk, blocks(op, op->tokens[3]) * ((f->d_model + 15) / 16));
     return true;
 }

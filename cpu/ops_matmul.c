@@ -33,6 +33,20 @@ void ht_cpu_product(const cpu_exec *x, const ht_part *w, uint32_t row0, uint32_t
     }
 }
 
+void ht_cpu_rows(const cpu_exec *x, const ht_part *w, const uint32_t *rows, uint32_t row0, uint32_t n, const ht_act *act,
+                 uint32_t tok, float *y)
+{
+    const uint8_t *base = (const uint8_t *)w->host + (rows ? 0 : (size_t)row0 * w->stride);
+
+    if (ht_type_get(w->type)->quantised && act->q8.stride) {
+        const size_t at = (size_t)tok * act->q8.stride;
+        const ht_q8_row row = { act->q8.q + at, act->q8.d + at / 32, act->q8.s + at / 16 };
+        x->kernels.dot_q8[w->type](y, base, w->stride, rows, n, &row, w->k);
+    } else {
+        x->kernels.dot_f32[w->type](y, base, w->stride, rows, n, act->f + (size_t)tok * act->stride, w->k);
+    }
+}
+
 /* Chunks small enough for an even end of a task; taken at once: tens of microseconds of work, for kernels are faster in
  * long calls. */
 uint32_t ht_cpu_token_rows(size_t row_bytes, uint32_t *most)

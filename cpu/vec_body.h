@@ -181,6 +181,10 @@ HT_INLINE float HT_VEC(act_oai_up)(float x)
     break
 #define GLU_CASE(id, f)                                                                                                \
     case id: GLU_LOOP((f) * v, (f))
+/* Activations with exact zeros: zero whatever it is multiplied by, so that an up row need not be read. */
+#define GLU_SHUT(a, b) ((a) == 0.0f ? 0.0f : (a) * (b))
+#define GLU_CASE_SHUT(id, f)                                                                                           \
+    case id: GLU_LOOP(GLU_SHUT((f), v), (f))
 
 static uint32_t HT_VEC(ht_glu)(ht_activation act, float param, const float *g, const float *u, uint32_t n, float *h)
 {
@@ -189,13 +193,13 @@ static uint32_t HT_VEC(ht_glu)(ht_activation act, float param, const float *g, c
     GLU_CASE(HT_ACT_SILU, ht_siluf(x));
     GLU_CASE(HT_ACT_GELU_TANH, ht_gelu_tanhf(x));
     GLU_CASE(HT_ACT_GELU_ERF, ht_gelu_erff(x));
-    GLU_CASE(HT_ACT_RELU, HT_VEC(act_fatrelu)(x, 0.0f));
-    GLU_CASE(HT_ACT_RELU2, HT_VEC(act_relu2)(x));
-    GLU_CASE(HT_ACT_FATRELU, HT_VEC(act_fatrelu)(x, param));
+    GLU_CASE_SHUT(HT_ACT_RELU, HT_VEC(act_fatrelu)(x, 0.0f));
+    GLU_CASE_SHUT(HT_ACT_RELU2, HT_VEC(act_relu2)(x));
+    GLU_CASE_SHUT(HT_ACT_FATRELU, HT_VEC(act_fatrelu)(x, param));
     GLU_CASE(HT_ACT_SIGMOID, ht_sigmoidf(x));
     GLU_CASE(HT_ACT_IDENTITY, x);
     case HT_ACT_DRELU:
-        GLU_LOOP(HT_VEC(act_fatrelu)(x, 0.0f) * HT_VEC(act_fatrelu)(v, 0.0f), HT_VEC(act_fatrelu)(x, 0.0f));
+        GLU_LOOP(GLU_SHUT(HT_VEC(act_fatrelu)(x, 0.0f), HT_VEC(act_fatrelu)(v, 0.0f)), HT_VEC(act_fatrelu)(x, 0.0f));
     case HT_ACT_SWIGLU_OAI:
         GLU_LOOP(HT_VEC(act_oai_gate)(x) * HT_VEC(act_oai_up)(v), HT_VEC(act_oai_gate)(x));
     }
@@ -203,6 +207,8 @@ static uint32_t HT_VEC(ht_glu)(ht_activation act, float param, const float *g, c
 }
 
 #undef GLU_CASE
+#undef GLU_CASE_SHUT
+#undef GLU_SHUT
 #undef GLU_LOOP
 
 static void HT_VEC(ht_add)(float ax, const float *x, float ay, float *y, uint32_t n)

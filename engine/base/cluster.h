@@ -25,7 +25,8 @@ typedef enum ht_role { HT_ROLE_GATE, HT_ROLE_UP, HT_ROLE_DOWN, HT_N_ROLES } ht_r
 
 /* How the bytes of a part lie. */
 typedef enum ht_layout {
-    HT_LAYOUT_ROWS,  /* GGUF's own: n rows of k elements, `stride` bytes apart */
+    HT_LAYOUT_ROWS,    /* GGUF's own: n rows of k elements, `stride` bytes apart */
+    HT_LAYOUT_NEURONS, /* of a down projection: neuron-major, see neurons.h; n neurons, k outputs, host 64-byte aligned */
     HT_LAYOUT_N
 } ht_layout;
 

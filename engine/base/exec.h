@@ -175,6 +175,7 @@ typedef struct ht_op_attend {
 typedef struct ht_ffn_item {
     ht_part part[HT_N_ROLES]; /* gate.host NULL: no gate. Whole expert, rows = neurons for gate and up */
     const float *bias[HT_N_ROLES];
+    ht_part down_t;           /* the down projection once more, neuron-major (host NULL: not there) */
     const uint32_t *tokens;   /* [n_tokens] rows of x, ascending; NULL: all in order */
     const float *weights;     /* [n_tokens] router weights, NULL: 1 */
     uint32_t n_tokens;
@@ -184,7 +185,14 @@ typedef struct ht_ffn_item {
 /* y[t] = sum over items in the order given, over their segments in order, of weight * down(act(gate x) * (up x)). y
  * is overwritten. h: scratch [sum of n_tokens][n_ff]. gathered: scratch [sum of n_tokens][d_model] for the tokens of
  * each item side by side, needed where an item has a token list and n_tok > 1, and for the outputs of more than one item
- * where n_tok == 1. h_norm: an RMS norm over the whole h before down (bitnet), or NULL. */
+ * where n_tok == 1. h_norm: an RMS norm over the whole h before down (bitnet), or NULL.
+ *
+ * sparse: with n_tok == 1 and an activation that gives exact zeros, what is multiplied by zero is not read: up rows whose
+ * gate is shut, and, of an item with down_t, the down rows of neurons whose h (its 8-bit form, where there is one) is 0.
+ * Same bits as without. An item with down_t is computed from it, however many neurons are active: the caller gives it
+ * where few are expected.
+ * mask: neurons taken as inactive, h = 0 whatever its value: bit j % 32 of word j / 32 is 0; one row of words for every
+ * row of h. With n_tok == 1 and `sparse` their rows are not read at all. */
 typedef struct ht_op_ffn {
     const ht_ffn_item *items;
     uint32_t n_items;
@@ -197,7 +205,26 @@ typedef struct ht_op_ffn {
     float *y;
     uint32_t y_stride;
     _Atomic uint64_t *n_active, *n_neurons; /* counters: h elements that are not zero, and all; NULL: do not count */
+    _Atomic uint64_t *n_bytes;              /* counter: bytes of weights read (n_tok == 1), or NULL */
+    bool sparse;
+    const uint32_t *mask; /* [rows of h][mask_stride], or NULL */
+    uint32_t mask_stride; /* words, at least (n_ff + 31) / 32 */
+    void *work;           /* for items with down_t: ht_ffn_work_bytes(), 64-byte aligned */
 } ht_op_ffn;
+
+/* Segments of a down projection. */
+static inline uint32_t ht_ffn_segments(uint32_t n_ff)
+{
+    return (n_ff + HT_SEGMENT - 1) / HT_SEGMENT;
+}
+
+/* ht_op_ffn.work for n_items items: lists of active neurons, and a partial sum for each segment. */
+static inline size_t ht_ffn_work_bytes(uint32_t n_items, uint32_t n_ff, uint32_t d_model)
+{
+    size_t lists = ((size_t)n_ff + 2 * (ht_ffn_segments(n_ff) + 1) + 15) / 16 * 16;
+    size_t sums = (size_t)ht_ffn_segments(n_ff) * ((d_model + 127u) / 128u * 128u);
+    return n_items * (lists + sums) * 4;
+}
 
 /* How a mixture picks its experts. */
 /* TOPK: softmax over the k chosen */

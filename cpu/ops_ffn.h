@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: MIT
+ * What the two ways of a feed-forward operation share: ops_ffn.c (dense) and ops_ffn_sparse.c. Not for other rooms. */
+#ifndef HT_CPU_OPS_FFN_H
+#define HT_CPU_OPS_FFN_H
+
+#include "cpu/exec.h"
+
+/* y[t * ld + i] += bias[i]; NULL: nothing. */
+void ht_cpu_add_bias(float *y, size_t ld, const float *bias, uint32_t n_tok, uint32_t n);
+/* h = act(g) * u for neurons [r0, r0 + n) in `slot` (g NULL: no gate), the mask applied, and its 8-bit form; how many
+ * are not zero. */
+uint32_t ht_cpu_activate(const cpu_op *op, uint32_t slot, uint32_t r0, uint32_t n, const float *g, const float *u);
+void ht_cpu_count_active(const ht_op_ffn *f, uint64_t active, uint64_t n);
+/* n rows of w (none where w is not there) were read. */
+void ht_cpu_count_rows(const ht_op_ffn *f, const ht_part *w, uint64_t n);
+/* The norm over the whole h of a slot. */
+void ht_cpu_h_norm(const cpu_op *op, uint32_t slot, uint32_t thread);
+void ht_cpu_add_phase(cpu_op *op, cpu_phase_fn *fn, uint32_t n_chunks);
+/* A phase of a single token: ranges of rows of one expert. */
+void ht_cpu_add_token_phase(cpu_op *op, cpu_range_fn *fn, uint32_t rows, uint32_t grain, uint32_t most);
+/* The down projection of a single token from the file's rows; the outputs of several items added up. */
+void ht_cpu_plan_token_down(cpu_op *op);
+
+#endif
