@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/base/hash.h"
 #include "engine/gguf_write.h"
 #include "engine/objects.h"
 
@@ -248,6 +249,23 @@ hearth_status hearth_file_meta_each(const hearth_file *f, uint64_t i, hearth_met
     return st;
 }
 
+hearth_status hearth_file_meta_numbers(const hearth_file *f, uint64_t i, uint64_t first, uint64_t n, double *out)
+{
+    if (i >= ht_gguf_n_kv(f->g))
+        return HEARTH_EINVAL;
+    const ht_kv *kv = ht_gguf_kv_at(f->g, i);
+    if (first > kv->n || n > kv->n - first)
+        return HEARTH_EINVAL;
+    for (uint64_t e = 0; e < n; e++) {
+        int64_t v;
+        if (ht_kv_int(kv, first + e, &v))
+            out[e] = (double)v;
+        else if (!ht_kv_float(kv, first + e, &out[e]))
+            return HEARTH_EINVAL;
+    }
+    return HEARTH_OK;
+}
+
 uint64_t hearth_file_n_tensors(const hearth_file *f) { return ht_gguf_n_tensors(f->g); }
 
 static bool can_decode(uint32_t type)
@@ -292,6 +310,33 @@ hearth_status hearth_file_read(const hearth_file *f, uint64_t i, uint64_t first,
     if (n)
         ht_type_decode(t->type, (const uint8_t *)t->data + first / block * block_bytes, n, dst);
     return HEARTH_OK;
+}
+
+hearth_status hearth_file_verify(const hearth_file *f, hearth_error *error)
+{
+    ht_error *err = ht_err(error);
+    const ht_tensor *t = ht_gguf_find_tensor(f->g, HT_GGUF_CHECKSUM);
+    const char *path = ht_gguf_path(f->g, 0);
+    uint64_t bytes = ht_gguf_file_bytes(f->g, 0), h[2];
+    ht_hash hash;
+    bool same = true;
+
+    if (!t || !t->data || t->bytes != HT_GGUF_CHECKSUM_BYTES || t->file || ht_gguf_n_files(f->g) != 1)
+        return (hearth_status)ht_fail(err, HT_EFORMAT, "%s: the file has no checksum at its end", path);
+    ht_status st = ht_gguf_check_size(f->g, err);
+    if (st != HT_OK)
+        return (hearth_status)st;
+    const uint8_t *sum = t->data, *file = sum - t->offset;
+    ht_hash_begin(&hash, 0);
+    ht_hash_add(&hash, file, (size_t)t->offset);
+    ht_hash_end(&hash, h);
+    for (uint32_t i = 0; i < HT_GGUF_CHECKSUM_BYTES; i++)
+        same &= sum[i] == (uint8_t)(h[i / 8] >> (8 * (i % 8)));
+    for (uint64_t i = t->offset + t->bytes; i < bytes; i++)
+        same &= file[i] == 0;
+    return same ? HEARTH_OK
+                : (hearth_status)ht_fail(err, HT_EFORMAT, "%s: the file is damaged: its bytes do not match its checksum",
+                                         path);
 }
 
 /* ---- Writing ----------------------------------------------------------------------------------------------------- */
@@ -368,6 +413,12 @@ hearth_status hearth_writer_declare(hearth_writer *w, const char *name, const ch
         return (hearth_status)ht_fail(ht_err(error), HT_EUNSUPPORTED, "weights cannot be written as \"%.20s\"", type);
     return (hearth_status)ht_gguf_writer_declare(w->w, (ht_str){ name, strlen(name) }, (uint32_t)t, n_dims, ne,
                                                  ht_err(error));
+}
+
+hearth_status hearth_writer_seal(hearth_writer *w)
+{
+    ht_gguf_writer_seal(w->w);
+    return HEARTH_OK;
 }
 
 hearth_status hearth_writer_data(hearth_writer *w, const float *src, uint64_t n, hearth_error *error)

@@ -176,6 +176,7 @@ ht_status ht_forward_run(ht_forward *f, ht_state *s, const int32_t *ids, uint32_
     ht_event ahead[LAYERS_AHEAD];
     ht_status st;
 
+    f->pass_pos = s->pos;
     fill_rope(f, s->pos, n);
     embed.embed =
         (ht_op_embed){ .table = m->embed, .ids = ids, .scale = m->embed_scale, .out = f->x, .out_stride = m->d_model };

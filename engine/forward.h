@@ -9,6 +9,7 @@
 #define HT_FORWARD_H
 
 #include "engine/base/exec.h"
+#include "engine/hearth.h"
 #include "engine/mem.h"
 #include "engine/state.h"
 #include "engine/store.h"
@@ -42,6 +43,10 @@ typedef struct ht_forward {
     float *logits;         /* [logit_rows][n_vocab] */
 
     _Atomic uint64_t n_active, n_neurons; /* of passes of one token */
+
+    hearth_trace_fn *trace; /* who listens to feed-forward blocks; NULL: nobody */
+    void *trace_user;
+    uint32_t pass_pos;      /* position of the pass's first token */
 } ht_forward;
 
 /* Called with n rows of logits, the first being that of token `first` of the pass; false: cancel. */

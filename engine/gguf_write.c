@@ -14,6 +14,8 @@
 
 typedef unsigned long long ull;
 
+enum { TYPE_I8 = 24 }; /* GGUF's id */
+
 typedef struct entry {
     char *key; /* terminated; owned, like value */
     uint8_t *value; /* type and value as the file holds them */
@@ -35,6 +37,8 @@ struct ht_gguf_writer {
     uint64_t n_tensors, room_tensors;
     uint64_t align;
     bool begun;        /* the header is written */
+    bool sealed;       /* the last tensor is the checksum of all bytes before it */
+    ht_hash hash;
     uint64_t at, done; /* the tensor that data goes to, and how many of its bytes are there */
     ht_error fault;    /* the first failure; status HT_OK: none */
 };
@@ -404,9 +408,15 @@ static ht_status emit_le(ht_gguf_writer *w, uint64_t v, size_t n)
 /* Header, metadata and tensor infos. Failures stick. */
 static ht_status begin(ht_gguf_writer *w)
 {
+    static const uint64_t checksum_bytes = HT_GGUF_CHECKSUM_BYTES;
+    static const char checksum[] = HT_GGUF_CHECKSUM;
     uint64_t offset = 0;
 
-    if (w->begun || w->fault.status != HT_OK || check_names(w) != HT_OK)
+    if (w->begun || w->fault.status != HT_OK)
+        return w->fault.status;
+    if (w->sealed)
+        ht_gguf_writer_declare(w, (ht_str){ checksum, sizeof checksum - 1 }, TYPE_I8, 1, &checksum_bytes, NULL);
+    if (check_names(w) != HT_OK)
         return w->fault.status;
     w->begun = true;
     emit(w, "GGUF", 4);
@@ -455,7 +465,7 @@ ht_status ht_gguf_writer_raw(ht_gguf_writer *w, const void *bytes, uint64_t n, h
     while (n > 0) {
         if (advance(w) != HT_OK)
             return stick(w, err);
-        if (w->at == w->n_tensors)
+        if (w->at == w->n_tensors - w->sealed)
             return FAIL(w, err, HT_EINVAL, "%s: %llu bytes of data more than declared", w->out.path, (ull)n);
         uint64_t part = w->tensors[w->at].bytes - w->done;
         part = part < n ? part : n;
@@ -478,7 +488,7 @@ ht_status ht_gguf_writer_floats(ht_gguf_writer *w, const float *values, uint64_t
     while (n > 0) {
         if (advance(w) != HT_OK)
             return stick(w, err);
-        if (w->at == w->n_tensors)
+        if (w->at == w->n_tensors - w->sealed)
             return FAIL(w, err, HT_EINVAL, "%s: %llu elements of data more than declared", w->out.path, (ull)n);
         const declared *d = &w->tensors[w->at];
         const ht_type_info *t = ht_type_get(d->type);
@@ -503,12 +513,32 @@ ht_status ht_gguf_writer_floats(ht_gguf_writer *w, const float *values, uint64_t
     return HT_OK;
 }
 
+void ht_gguf_writer_seal(ht_gguf_writer *w)
+{
+    w->sealed = true;
+    w->out.hash = &w->hash;
+    ht_hash_begin(&w->hash, 0);
+}
+
+static void write_checksum(ht_gguf_writer *w)
+{
+    uint64_t h[2];
+
+    ht_hash_end(&w->hash, h);
+    emit_le(w, h[0], 8);
+    emit_le(w, h[1], 8);
+    w->done += HT_GGUF_CHECKSUM_BYTES;
+    advance(w);
+}
+
 ht_status ht_gguf_writer_close(ht_gguf_writer **pw, ht_error *err)
 {
     ht_gguf_writer *w = *pw;
     ht_status st;
 
-    if (begin(w) == HT_OK && advance(w) == HT_OK && w->at < w->n_tensors) {
+    if (begin(w) == HT_OK && advance(w) == HT_OK && w->sealed && w->at == w->n_tensors - 1)
+        write_checksum(w);
+    if (w->fault.status == HT_OK && w->at < w->n_tensors) {
         const declared *d = &w->tensors[w->at];
         ht_gguf_show s = ht_gguf_show_str((ht_str){ d->name, d->name_n });
         ht_fail(&w->fault, HT_EINVAL, "%s: tensor '%s' lacks %llu bytes", w->out.path, s.s, (ull)(d->bytes - w->done));

@@ -42,6 +42,10 @@ void ht_gguf_writer_drop(ht_gguf_writer *w, const char *key); /* takes a key out
  * blocks, after the first data. Two of the same name fail at the first data. */
 ht_status ht_gguf_writer_declare(ht_gguf_writer *w, ht_str name, uint32_t type, uint32_t n_dims, const uint64_t *ne,
                                  ht_error *err);
+/* A last tensor HT_GGUF_CHECKSUM holds the hash (engine/base/hash.h, seed 0) of all bytes before it. Before any data. */
+#define HT_GGUF_CHECKSUM "hearth.checksum"
+enum { HT_GGUF_CHECKSUM_BYTES = 16 };
+void ht_gguf_writer_seal(ht_gguf_writer *w);
 /* The next n bytes of data; they may run across tensors, padding is put between them. */
 ht_status ht_gguf_writer_raw(ht_gguf_writer *w, const void *bytes, uint64_t n, ht_error *err);
 /* The next n elements, encoded to the declared types (ht_type_can_quantise); n ends on whole blocks of each tensor. */

@@ -290,7 +290,8 @@ hearth_status hearth_model_get_info(const hearth_model *m, hearth_model_info *ou
                             .top_p = -1.0f,
                             .repeat_penalty = -1.0f,
                             .demo_prompt = m->demo_prompt,
-                            .recurrent = w->recurrent };
+                            .recurrent = w->recurrent,
+                            .precision = m->f32 ? HEARTH_PRECISION_F32 : HEARTH_PRECISION_FAST };
     if (m->tok) {
         const ht_vocab_info *v = ht_tokenizer_info(m->tok);
         i.n_vocab = w->arch ? w->n_vocab : v->n_vocab;

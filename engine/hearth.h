@@ -145,8 +145,15 @@ typedef struct hearth_model_info {
     float temperature, top_p, repeat_penalty; /* the file's own suggestion (hearth.sampling.*); negative: none */
     const char *demo_prompt;   /* hearth.demo_prompt, or NULL */
     bool recurrent;            /* has state that cannot be rewound */
+    hearth_precision precision;
 } hearth_model_info;
 HEARTH_API hearth_status hearth_model_get_info(const hearth_model *m, hearth_model_info *info);
+
+/* What a profile belongs to: 32 hexadecimal digits and a terminator, made of the architecture's metadata (overrides
+ * counted), of names, types and shapes of all tensors and of samples of their bytes. The file's path and name, the order
+ * of what it holds, whether it is split, and the vocabulary do not matter; another quantisation of the same model is
+ * another model. Reads about 2 KiB of each tensor: milliseconds. Fails: EIO where the file has been cut. */
+HEARTH_API hearth_status hearth_model_fingerprint(const hearth_model *m, char out[33], hearth_error *err);
 
 /* ---- Text and tokens --------------------------------------------------------------------------------------------- */
 
@@ -199,6 +206,36 @@ HEARTH_API hearth_status hearth_session_rewind(hearth_session *s, uint32_t n, he
  * request stays until the next hearth_session_uncancel. */
 HEARTH_API void hearth_session_cancel(hearth_session *s);
 HEARTH_API void hearth_session_uncancel(hearth_session *s);
+
+/* One feed-forward block for the tokens of a pass that it computed; of a mixture one expert. Pointers are valid during
+ * the call. */
+typedef struct hearth_trace {
+    size_t size;
+    uint32_t layer, n_layer;
+    uint32_t expert;        /* 0 in a dense block, HEARTH_TRACE_SHARED for the shared expert beside a mixture */
+    uint32_t d_model, n_ff; /* n_ff: neurons of this block or expert */
+    uint32_t n_tokens;      /* of the pass, that this block computed */
+    uint32_t n_pass;        /* of the pass: at most the session's batch */
+    uint32_t position;      /* in the conversation, of the pass's first token */
+    const uint32_t *tokens; /* [n_tokens] places in the pass, ascending; NULL: all of them in order */
+    const float *input;     /* row t: the normed input of token t of the pass, [d_model] */
+    size_t input_stride;    /* floats from row to row */
+    const float *hidden;    /* row i: the hidden units of the i-th of these tokens, [n_ff], as the down projection takes
+                             * them: after activation, times up, and after the norm that few models have there */
+    size_t hidden_stride;
+    /* Mixtures, of the whole pass; NULL in dense blocks. */
+    uint32_t n_expert, n_used;
+    const float *router_logits;  /* [n_pass][n_expert] */
+    const uint32_t *expert_ids;  /* [n_pass][n_used], ascending within a token */
+    const float *expert_weights; /* [n_pass][n_used] */
+} hearth_trace;
+#define HEARTH_TRACE_SHARED UINT32_MAX
+/* Return false to cancel the call that computes: it fails with ECANCELLED. Must not compute on a session of the same model. */
+typedef bool hearth_trace_fn(void *user, const hearth_trace *t);
+/* Listens to every feed-forward block that this session computes from now on: layers in order, the experts that were
+ * chosen ascending, the shared one last. fn NULL: no longer. Layers are then waited for one by one, and no neuron is
+ * skipped; results keep their bits. */
+HEARTH_API hearth_status hearth_session_trace(hearth_session *s, hearth_trace_fn *fn, void *user);
 
 typedef struct hearth_stats {
     size_t size;                   /* set by the caller */
@@ -281,6 +318,11 @@ HEARTH_API hearth_status hearth_file_meta_text(const hearth_file *f, uint64_t i,
 typedef bool hearth_meta_fn(void *user, const char *text, size_t n);
 HEARTH_API hearth_status hearth_file_meta_each(const hearth_file *f, uint64_t i, hearth_meta_fn *element, void *user);
 
+/* Elements [first, first + n) of a number or an array of numbers; booleans are 0 and 1, integers beyond 2^53 are
+ * rounded. HEARTH_EINVAL: another kind, or fewer elements. */
+HEARTH_API hearth_status hearth_file_meta_numbers(const hearth_file *f, uint64_t i, uint64_t first, uint64_t n,
+                                                  double *out);
+
 typedef struct hearth_tensor {
     const char *name;  /* terminated copy, as long as the file is open */
     const char *type;  /* "Q4_K" */
@@ -297,6 +339,10 @@ HEARTH_API int64_t hearth_file_find_tensor(const hearth_file *f, const char *nam
 HEARTH_API hearth_status hearth_file_read(const hearth_file *f, uint64_t i, uint64_t first, uint64_t n, float *dst,
                                           hearth_error *err);
 
+/* Reads the whole file and compares it with the checksum that hearth_writer_seal put at its end. EFORMAT: it differs, or
+ * there is none. */
+HEARTH_API hearth_status hearth_file_verify(const hearth_file *f, hearth_error *err);
+
 /* Writing. Order: open, metadata, all tensor declarations, then the data of each tensor in that order, close. The file
  * appears under its name only when close succeeds; abort leaves nothing. */
 typedef struct hearth_writer hearth_writer;
@@ -312,6 +358,8 @@ HEARTH_API hearth_status hearth_writer_set_strs(hearth_writer *w, const char *ke
 /* type: a name as "q4_k"; EUNSUPPORTED where it cannot be written, EINVAL where ne[0] is no multiple of its block. */
 HEARTH_API hearth_status hearth_writer_declare(hearth_writer *w, const char *name, const char *type, uint32_t n_dims,
                                                const uint64_t *ne, hearth_error *err);
+/* A last tensor, "hearth.checksum", by which hearth_file_verify knows damage to any byte of the file. */
+HEARTH_API hearth_status hearth_writer_seal(hearth_writer *w);
 /* The next n elements of the tensors in order, encoded to the declared type; n ends on a row (ne[0]). */
 HEARTH_API hearth_status hearth_writer_data(hearth_writer *w, const float *src, uint64_t n, hearth_error *err);
 /* The same already encoded (n bytes, whole rows): for callers that encode in several threads with hearth_encode. */

@@ -240,7 +240,44 @@ static ht_op_ffn ffn_op(ht_forward *f, const ht_ffn *ff, const ht_ffn_item *item
     return op;
 }
 
-static ht_status dense_ffn(ops *o, ht_forward *f, uint32_t il, uint32_t n, ht_error *err)
+/* What is queued ends with a feed-forward operation: where somebody listens, it is waited for and told, before the next
+ * block takes h for itself. */
+static ht_status tell(ht_forward *f, ops *o, uint32_t il, uint32_t n, bool shared, const ht_cancel *cancel, ht_error *err)
+{
+    const ht_ffn *ff = &f->m->layers[il].ffn;
+    const ht_op_ffn op = o->op[o->n - 1].ffn;
+    ht_event done;
+    ht_status st;
+
+    if (!f->trace)
+        return HT_OK;
+    if ((st = submit(f, o, &done, err)) != HT_OK)
+        return st;
+    if ((st = f->exec->ops->wait(f->exec, done, cancel)) != HT_OK)
+        return ht_fail(err, st, "cancelled");
+    hearth_trace t = { .size = sizeof t, .layer = il, .n_layer = f->m->n_layer, .d_model = op.d_model, .n_ff = op.n_ff,
+                       .n_pass = n, .position = f->pass_pos, .input = op.x.f, .input_stride = op.x.stride,
+                       .hidden_stride = op.h.stride };
+    if (ff->router.host && !shared) {
+        t.n_expert = ff->n_expert;
+        t.n_used = ff->n_used;
+        t.router_logits = f->router;
+        t.expert_ids = f->expert_ids;
+        t.expert_weights = f->expert_weights;
+    }
+    for (uint32_t i = 0; i < op.n_items; i++) {
+        const ht_ffn_item *it = &op.items[i];
+        t.expert = shared ? HEARTH_TRACE_SHARED : t.n_expert ? f->clusters[i].expert : 0;
+        t.n_tokens = it->n_tokens;
+        t.tokens = it->tokens;
+        t.hidden = op.h.f + (size_t)it->slot * op.h.stride;
+        if (!f->trace(f->trace_user, &t))
+            return ht_fail(err, HT_ECANCELLED, "cancelled by the caller");
+    }
+    return HT_OK;
+}
+
+static ht_status dense_ffn(ops *o, ht_forward *f, uint32_t il, uint32_t n, const ht_cancel *cancel, ht_error *err)
 {
     const ht_ffn *ff = &f->m->layers[il].ffn;
     ht_ffn_item *it = &f->items[il];
@@ -254,7 +291,7 @@ static ht_status dense_ffn(ops *o, ht_forward *f, uint32_t il, uint32_t n, ht_er
         return ht_fail(err, st, "weights of layer %u are not available", il);
     add(o, HT_OP_FFN)->ffn = ffn_op(f, ff, it, 1, ff->n_ff, f->y, n);
     ht_store_release(f->store, &t); /* the mapping stays; a dense block is held for good */
-    return HT_OK;
+    return tell(f, o, il, n, false, cancel, err);
 }
 
 /* Sorts (token, expert) pairs by expert: one item per expert that any token chose, tokens ascending. Returns the
@@ -333,6 +370,8 @@ static ht_status mixture(ops *o, ht_forward *f, uint32_t il, uint32_t n, const h
             return ht_fail(err, st, "expert %u of layer %u is not available", f->clusters[i].expert, il);
     add(o, HT_OP_FFN)->ffn = ffn_op(f, ff, items, n_items, ff->n_ff, f->y, n);
     ht_store_release(f->store, &t);
+    if ((st = tell(f, o, il, n, false, cancel, err)) != HT_OK)
+        return st;
 
     if (ff->shared_n_ff) {
         ht_ffn_item *it = &f->items[il];
@@ -340,6 +379,8 @@ static ht_status mixture(ops *o, ht_forward *f, uint32_t il, uint32_t n, const h
         memcpy(it->part, ff->shared, sizeof it->part);
         it->n_tokens = n;
         add(o, HT_OP_FFN)->ffn = ffn_op(f, ff, it, 1, ff->shared_n_ff, f->y2, n);
+        if ((st = tell(f, o, il, n, true, cancel, err)) != HT_OK)
+            return st;
         if (ff->shared_gate.host) {
             matmul(o, ff->shared_gate, NULL, f->xn, f->shared_gate, 1, false);
             add(o, HT_OP_GATE)->gate = (ht_op_gate){ .gate = f->shared_gate, .y = f->y2, .gate_stride = 1,
@@ -370,7 +411,7 @@ ht_status ht_layer_run(ht_forward *f, ht_state *s, uint32_t il, uint32_t n, cons
     residual(&o, f, l->post_attn_norm, f->y);
 
     norm(&o, m, l->ffn_norm, f->x, m->d_model, f->xn);
-    st = l->ffn.router.host ? mixture(&o, f, il, n, cancel, err) : dense_ffn(&o, f, il, n, err);
+    st = l->ffn.router.host ? mixture(&o, f, il, n, cancel, err) : dense_ffn(&o, f, il, n, cancel, err);
     if (st != HT_OK)
         return st;
     residual(&o, f, l->post_ffn_norm, f->y);

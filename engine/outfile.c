@@ -50,6 +50,8 @@ ht_status ht_outfile_write(ht_outfile *o, const void *bytes, size_t n, ht_error 
     if (n > 0 && fwrite(bytes, 1, n, o->f) != n)
         return ht_fail(err, HT_EIO, "%s: cannot write: %s", o->path, strerror(errno));
     o->bytes += n;
+    if (o->hash && n > 0)
+        ht_hash_add(o->hash, bytes, n);
     return HT_OK;
 }
 

@@ -12,12 +12,14 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include "engine/base/hash.h"
 #include "engine/base/status.h"
 
 typedef struct ht_outfile {
     FILE *f;
     char *path, *part; /* part: NULL where written directly */
     uint64_t bytes;    /* written so far */
+    ht_hash *hash;     /* gets every byte too; NULL: nobody asked. The caller's */
 } ht_outfile;
 
 ht_status ht_outfile_open(ht_outfile *o, const char *path, ht_error *err);

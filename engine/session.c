@@ -256,6 +256,13 @@ void hearth_session_cancel(hearth_session *s) { atomic_store(&s->cancel.asked, t
 
 void hearth_session_uncancel(hearth_session *s) { atomic_store(&s->cancel.asked, false); }
 
+hearth_status hearth_session_trace(hearth_session *s, hearth_trace_fn *fn, void *user)
+{
+    s->forward.trace = fn;
+    s->forward.trace_user = user;
+    return HEARTH_OK;
+}
+
 hearth_status hearth_session_get_stats(const hearth_session *s, hearth_stats *out)
 {
     hearth_stats r = s->stats;
