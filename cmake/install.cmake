@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# What `cmake --install` puts where: libraries, the one header, pkg-config and CMake package files, the model that ships.
+# What `cmake --install` puts where: libraries, the two headers, pkg-config and CMake package files, the model that ships.
 include(CMakePackageConfigHelpers)
 
 install(TARGETS hearth_static hearth_shared EXPORT hearth-targets
@@ -7,6 +7,12 @@ install(TARGETS hearth_static hearth_shared EXPORT hearth-targets
   LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR}
   INCLUDES DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 install(FILES ${CMAKE_SOURCE_DIR}/engine/hearth.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
+# Headers lie side by side there.
+file(READ ${CMAKE_SOURCE_DIR}/offline_profiler/hearth_profiler.h header)
+string(REPLACE "#include \"engine/hearth.h\"" "#include \"hearth.h\"" header "${header}")
+file(CONFIGURE OUTPUT ${CMAKE_BINARY_DIR}/include/hearth_profiler.h CONTENT "${header}" @ONLY)
+set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/offline_profiler/hearth_profiler.h)
+install(FILES ${CMAKE_BINARY_DIR}/include/hearth_profiler.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 install(DIRECTORY ${CMAKE_SOURCE_DIR}/models/ DESTINATION ${CMAKE_INSTALL_DATADIR}/hearth/models
   FILES_MATCHING PATTERN "*.gguf")
 install(FILES ${CMAKE_SOURCE_DIR}/LICENSE DESTINATION ${CMAKE_INSTALL_DATADIR}/doc/hearth)

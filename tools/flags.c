@@ -13,7 +13,9 @@ const ht_flag ht_flags_model[] = {
       "budget for weights, KV cache and scratch together, as 512M or 6G; default: what is free, less a reserve" },
     { 0, "vram", "SIZE", HT_FLAG_SIZE, AT(vram), 0, 0, NULL, NULL,
       "the same on a graphics card; where it is too small for anything the CPU runs the model" },
-    { 0, "profile", "FILE", HT_FLAG_TEXT, AT(profile), 0, 0, NULL, "*", "use this profile" },
+    { 0, "profile", "FILE", HT_FLAG_TEXT, AT(profile), 0, 0, NULL, NULL,
+      "use this profile (see `hearth help profile`), which must be of this model; default: the one in the cache folder, if "
+      "any" },
     { 0, "precision", "P", HT_FLAG_CHOICE, AT(precision), 0, 0, "fast|f32", NULL,
       "f32: activations and KV stay float32 for every weight type; fast: 8-bit activation blocks for quantised "
       "weights, "

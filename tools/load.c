@@ -69,6 +69,62 @@ static bool is(const char *value, const char *name)
     return value && !strcmp(value, name);
 }
 
+bool ht_load_cached_profile(const char *fingerprint, bool make, char *path, size_t path_bytes)
+{
+    const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+    char folder[3000];
+    int n;
+    if (cache && cache[0] == '/') /* relative ones are to be ignored, says the XDG base directory specification */
+        n = snprintf(folder, sizeof folder, "%s/hearth/profiles", cache);
+    else if (home && home[0] == '/')
+        n = snprintf(folder, sizeof folder, "%s/.cache/hearth/profiles", home);
+    else
+        return false;
+    if (n < 0 || (size_t)n >= sizeof folder)
+        return false;
+    for (char *p = folder + 1; make && *p; p++)
+        if (*p == '/') {
+            *p = 0;
+            mkdir(folder, 0700);
+            *p = '/';
+        }
+    if (make && mkdir(folder, 0700) && errno != EEXIST)
+        return false;
+    n = snprintf(path, path_bytes, "%s/%s.gguf", folder, fingerprint);
+    return n > 0 && (size_t)n < path_bytes;
+}
+
+/* A profile that was named must be right. One in the cache folder is looked at where that is told: nothing in this version
+ * goes by it. */
+static int check_profile(const ht_loaded *l, const ht_options *o)
+{
+    hearth_error err = { 0 };
+    hearth_profile *profile = NULL;
+    char model[33], cached[3200];
+    const char *path = o->profile;
+    if (!path && !o->verbose && !o->log)
+        return HT_EXIT_OK;
+    if (hearth_model_fingerprint(l->model, model, &err) != HEARTH_OK)
+        return ht_call_failed(&err, false);
+    if (!path) {
+        if (!ht_load_cached_profile(model, false, cached, sizeof cached) || access(cached, F_OK))
+            return HT_EXIT_OK;
+        path = cached;
+    }
+    hearth_status st = hearth_profile_read(&profile, path, model, &err);
+    if (st != HEARTH_OK && o->profile)
+        return ht_call_failed(&err, false);
+    if (st != HEARTH_OK) {
+        ht_detail("the profile in the cache folder is not used: %s", err.text);
+        return HT_EXIT_OK;
+    }
+    hearth_profile_info info = { .size = sizeof info };
+    hearth_profile_get_info(profile, &info);
+    ht_detail("profile %s: %llu tokens, density %.1f %%", path, (unsigned long long)info.tokens, 100 * info.density);
+    hearth_profile_close(&profile);
+    return HT_EXIT_OK;
+}
+
 int ht_load_model(ht_loaded *l, const char *path, const ht_options *o, const ht_load_how *how)
 {
     memset(l, 0, sizeof *l);
@@ -121,7 +177,10 @@ int ht_load_model(ht_loaded *l, const char *path, const ht_options *o, const ht_
     }
     ht_detail("%s: %s; opened in %.1f ms; %s, %u threads, %s", l->path, l->info.description ? l->info.description : "",
               l->load_ms, l->info.device, l->info.threads, l->info.isa);
-    return HT_EXIT_OK;
+    int status = how->vocab_only || how->no_profile ? HT_EXIT_OK : check_profile(l, o);
+    if (status)
+        ht_load_close(l);
+    return status;
 }
 
 void ht_load_close(ht_loaded *l)

@@ -5,6 +5,7 @@
 #ifndef HT_TOOLS_LOAD_H
 #define HT_TOOLS_LOAD_H
 
+#include "offline_profiler/hearth_profiler.h"
 #include "tools/console.h"
 
 typedef struct ht_loaded {
@@ -19,8 +20,13 @@ typedef struct ht_load_how {
     hearth_precision precision; /* where --precision is not given */
     bool vocab_only;
     bool dense;                 /* sparsity off, whatever --sparsity says */
+    bool no_profile;            /* --profile is another model's */
     uint32_t threads;           /* 0: as --threads says */
 } ht_load_how;
+
+/* Where the profile of a model lies if nobody says otherwise: $XDG_CACHE_HOME/hearth/profiles/FINGERPRINT.gguf, in
+ * ~/.cache where that is not set; false: there is no such place. make: its folders are made. */
+bool ht_load_cached_profile(const char *fingerprint, bool make, char *path, size_t path_bytes);
 
 /* The MODEL that was given, else the one that ships: found beside the executable (../share/hearth/models of an
  * installation, ../models of a build tree), then where this build was configured or is to be installed. */

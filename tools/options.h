@@ -65,6 +65,9 @@ typedef struct ht_options {
     const char *list_prompt, *list_predict, *list_threads, *routing_trace;
     ht_integer repeats, windows, depth;
     bool bos, special, quick;
+    const char *report;
+    ht_integer max_tokens;
+    bool density_only, restart;
 } ht_options;
 
 typedef enum ht_flag_kind {

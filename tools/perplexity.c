@@ -279,6 +279,7 @@ static int run(const ht_options *o)
     if (o->against) {
         bool dense = !strcmp(o->against, "dense");
         how.dense = dense;
+        how.no_profile = true;
         if ((status = ht_load_model(&other, dense ? l.path : o->against, o, &how)))
             goto done;
         if (other.info.n_vocab != l.info.n_vocab) {

@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * hearth's offline profiler: runs text through a model and keeps what it learns of its neurons and experts. The second
+ * public header of the library, beside hearth.h, whose rules on errors, structs, threads and callbacks hold here too.
+ *
+ * A profiler belongs to a model; it reads text in windows, each from an empty context, and gathers statistics. A profile is
+ * what came of it: made by a profiler, written to and read from a file (docs/profile.md), drawn as a page. Nothing here
+ * prints or reads the environment. What the words mean:
+ *
+ *   active      a hidden unit of a feed-forward block that is not zero, as the down projection gets it
+ *   density     share of the neurons computed for a token (of a mixture: those of the experts chosen) that are active
+ *   frequency   share of tokens on which a neuron is active, of a mixture whether or not its expert was chosen
+ *   magnitude   mean of |hidden unit| over the tokens on which it is active
+ *   overlap     share of a token's active neurons that were active on the token before it in the text
+ *   union       share of all neurons of a layer, all experts, that are active on at least one of N consecutive tokens
+ *
+ * Owner: what an open or read function returns is closed by the caller. Threads: one object, one thread at a time. */
+#ifndef HEARTH_PROFILER_H
+#define HEARTH_PROFILER_H
+
+#include "engine/hearth.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct hearth_profile hearth_profile;
+typedef struct hearth_profiler hearth_profiler;
+
+/* ---- Profiling --------------------------------------------------------------------------------------------------- */
+
+typedef struct hearth_profiler_params {
+    size_t size;
+    uint64_t max_tokens;  /* of the text; 0: 200,000 */
+    uint32_t window;      /* tokens computed in one context, BOS included; 0: 512, or the trained length where that is less */
+    uint32_t batch;       /* as hearth_session_params has it: changes speed only */
+    hearth_kv_type kv_type;
+    bool density_only;    /* density, overlap, unions and routing, but nothing for single neurons: a small file */
+    const char *part;     /* path where the state is kept from one sitting to the next; NULL: nowhere */
+    uint64_t part_tokens; /* it is saved each time so many tokens are done; 0: 16,384 */
+    bool restart;         /* begins anew although there is a part */
+    hearth_progress_fn *progress; /* "profiling", tokens done, of how many */
+    void *progress_user;
+} hearth_profiler_params;
+#define HEARTH_PROFILER_PARAMS_INIT { .size = sizeof(hearth_profiler_params) }
+
+/* The model must outlive the profiler. Fails as hearth_session_open does. */
+HEARTH_API hearth_status hearth_profiler_open(hearth_profiler **out, hearth_model *m,
+                                              const hearth_profiler_params *params, hearth_error *err);
+HEARTH_API void hearth_profiler_close(hearth_profiler **p);
+
+/* Reads n bytes of text, once per profiler. Where `part` is there it goes on from it: results have the bits of a run
+ * that was never interrupted. Cancelled (by progress, or hearth_session_cancel of its session) it saves the part, fails
+ * with ECANCELLED, and what was done can be made a profile all the same; the part stays until the caller removes it.
+ * Fails: EMISMATCH (the part is of another model, text or setting), EFORMAT (the part is damaged), EINVAL (no token in the
+ * text), EIO, ENOMEM. */
+HEARTH_API hearth_status hearth_profiler_run(hearth_profiler *p, const char *text, size_t n, hearth_error *err);
+
+typedef struct hearth_profiler_state {
+    size_t size;              /* set by the caller */
+    uint64_t tokens;          /* that count so far, of earlier sittings too */
+    uint64_t tokens_total;    /* that there are to do */
+    uint64_t tokens_resumed;  /* of them from earlier sittings */
+    double seconds;           /* of this sitting */
+    uint64_t bytes;           /* memory of the statistics */
+} hearth_profiler_state;
+HEARTH_API hearth_status hearth_profiler_get_state(const hearth_profiler *p, hearth_profiler_state *state);
+/* To be cancelled, from any thread or a signal handler; lives as long as the profiler. */
+HEARTH_API hearth_session *hearth_profiler_session(hearth_profiler *p);
+/* A profile of what is done so far. EINVAL: nothing is. */
+HEARTH_API hearth_status hearth_profiler_profile(hearth_profiler *p, hearth_profile **out, hearth_error *err);
+
+/* ---- Profiles ---------------------------------------------------------------------------------------------------- */
+
+enum { HEARTH_PROFILE_UNIONS = 7 }; /* of 1, 2, 4, … 64 consecutive tokens */
+
+typedef struct hearth_profile_info {
+    size_t size;             /* set by the caller */
+    const char *model;       /* fingerprint; valid as long as the profile, like every pointer here */
+    const char *name, *description, *created_by; /* "" where unknown */
+    uint64_t tokens, text_bytes;
+    uint32_t n_layer, window;
+    bool density_only;
+    double density;          /* over all neurons computed */
+    uint32_t n_points, chosen; /* of the curve of loss against speed; chosen == n_points: none is */
+} hearth_profile_info;
+
+/* What is known of a layer; negative numbers and NULL: not known. */
+typedef struct hearth_profile_layer {
+    size_t size;             /* set by the caller */
+    uint32_t n_ff, n_expert, n_used; /* neurons of an expert; a dense block is one expert, always used */
+    float density, density_spread;   /* mean over tokens, and standard deviation */
+    float overlap;
+    float unions[HEARTH_PROFILE_UNIONS];
+    const float *frequency, *magnitude; /* [n_expert][n_ff] */
+    /* mixtures */
+    float expert_overlap;    /* share of a token's experts that the token before had too */
+    const float *expert_frequency; /* [n_expert] share of tokens that choose it */
+    uint32_t n_before, n_next; /* experts of the mixture before this one, and how many followers of each are kept */
+    const float *next_expert;  /* [n_before][n_next] most frequent first; ids are exact */
+    const float *next_share;   /* [n_before][n_next] share of the tokens of that expert that choose this one here */
+    /* the block that some mixtures have beside them */
+    uint32_t shared_n_ff;    /* 0: none */
+    float shared_density, shared_overlap;
+    const float *shared_frequency, *shared_magnitude; /* [shared_n_ff] */
+    /* how its active neurons are foretold */
+    const char *method;      /* "exact", "sign", "lowrank", "threshold", "off"; NULL: not known */
+    float recall, precision, predicted_density;
+} hearth_profile_layer;
+
+/* A point of the curve of loss against speed. Negative: not known. */
+typedef struct hearth_profile_point {
+    float kl_mean, kl_p99;   /* nat, against the dense model on held-out text */
+    float top1_agreement;
+    float weight_bytes_per_token;
+    float speed;             /* of the dense model's */
+} hearth_profile_point;
+
+/* Reads a profile and checks every byte of it. model: the fingerprint that it must be of, NULL: any. Fails: EFORMAT
+ * (damaged, or no profile), EUNSUPPORTED (of a newer version), EMISMATCH (of another model), EIO, ENOMEM. */
+HEARTH_API hearth_status hearth_profile_read(hearth_profile **out, const char *path, const char *model,
+                                             hearth_error *err);
+/* The file appears whole or not at all. */
+HEARTH_API hearth_status hearth_profile_write(const hearth_profile *p, const char *path, hearth_error *err);
+HEARTH_API void hearth_profile_close(hearth_profile **p);
+HEARTH_API hearth_status hearth_profile_get_info(const hearth_profile *p, hearth_profile_info *info);
+HEARTH_API hearth_status hearth_profile_get_layer(const hearth_profile *p, uint32_t layer, hearth_profile_layer *out);
+HEARTH_API hearth_status hearth_profile_get_point(const hearth_profile *p, uint32_t i, hearth_profile_point *out);
+/* The smallest share of the neurons of a layer (UINT32_MAX: of all layers together) that makes up `share` of all activations;
+ * negative where single neurons are not known or nothing ever fired. With even use it would be `share`. */
+HEARTH_API double hearth_profile_cover(const hearth_profile *p, uint32_t layer, double share);
+/* One HTML page that needs nothing beside it: curves, heat maps and tables, light and dark. */
+HEARTH_API hearth_status hearth_profile_report(const hearth_profile *p, const char *path, hearth_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

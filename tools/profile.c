@@ -1,0 +1,369 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * hearth profile: runs a text through a model and keeps what it learnt of its neurons and experts. The work is the
+ * library's (offline_profiler); here are flags, files and the summary. An unfinished run is kept in OUT.part; the same
+ * command goes on from it. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "tools/commands.h"
+#include "tools/report.h"
+
+#define AT(member) offsetof(ht_options, member)
+
+static const ht_flag own_flags[] = {
+    { 'f', "file", "TEXT", HT_FLAG_TEXT, AT(file), 0, 0, NULL, NULL, "the text is in this file or pipe; - is stdin" },
+    { 'p', "prompt", "TEXT", HT_FLAG_TEXT, AT(prompt), 0, 0, NULL, NULL, "the text itself" },
+    { 'o', "out", "OUT.gguf", HT_FLAG_TEXT, AT(out), 0, 0, NULL, NULL,
+      "write the profile there; default: the cache folder, $XDG_CACHE_HOME/hearth/profiles" },
+    { 0, "tokens", "N", HT_FLAG_INTEGER, AT(max_tokens), 1, INT32_MAX, NULL, NULL,
+      "use at most the first N tokens of the text; default 200000" },
+    { 0, "ctx", "N", HT_FLAG_INTEGER, AT(ctx), 3, 1 << 16, NULL, NULL,
+      "length of a window in tokens, each computed from an empty context; default 512" },
+    { 0, "density-only", NULL, HT_FLAG_SWITCH, AT(density_only), 0, 0, NULL, NULL,
+      "a quick look: a row of figures on stdout, nothing for single neurons, and no file unless -o names one" },
+    { 0, "report", "FILE.html", HT_FLAG_TEXT, AT(report), 0, 0, NULL, NULL,
+      "draw the profile as a page that a browser shows without any network" },
+    { 0, "restart", NULL, HT_FLAG_SWITCH, AT(restart), 0, 0, NULL, NULL,
+      "begin anew although an unfinished profile is there" },
+    { 0, "quality", "X", HT_FLAG_TEXT, AT(out), 0, 0, NULL, "*", "the loss that a predictor may spend" },
+    { 0, "pack", NULL, HT_FLAG_SWITCH, AT(quick), 0, 0, NULL, "*", "write a self-contained model" },
+    { 0 },
+};
+
+typedef struct paths {
+    char out[4096];  /* "": nowhere */
+    char part[4200];
+} paths;
+
+static int choose_paths(const ht_options *o, const ht_loaded *l, paths *p)
+{
+    char model[33], cached[3200];
+    hearth_error err = { 0 };
+    if (o->out && (size_t)snprintf(p->out, sizeof p->out, "%s", o->out) >= sizeof p->out)
+        return ht_usage_error("the path of -o is too long");
+    if (o->out) {
+        snprintf(p->part, sizeof p->part, "%s.part", p->out);
+        return HT_EXIT_OK;
+    }
+    if (hearth_model_fingerprint(l->model, model, &err) != HEARTH_OK)
+        return ht_call_failed(&err, false);
+    if (!ht_load_cached_profile(model, true, cached, sizeof cached)) {
+        ht_complain("the cache folder cannot be made (set HOME or XDG_CACHE_HOME, or name an output with -o)");
+        return HT_EXIT_FAILED;
+    }
+    /* A quick look never takes the place of what is known. */
+    snprintf(p->out, sizeof p->out, "%s", o->density_only ? "" : cached);
+    snprintf(p->part, sizeof p->part, "%s%s.part", cached, o->density_only ? ".density" : "");
+    return HT_EXIT_OK;
+}
+
+/* ---- What is printed ---- */
+
+typedef struct outcome_files {
+    const char *out, *report, *part; /* NULL: not written */
+} outcome_files;
+
+static double percent(double v) { return 100 * v; }
+
+/* "12.4 %" or "-" in a column of its own. */
+static void cell(double v)
+{
+    if (v < 0)
+        fputs("        -", stdout);
+    else
+        printf(" %6.1f %%", percent(v));
+}
+
+static uint64_t never_active(const hearth_profile_layer *l)
+{
+    uint64_t n = 0;
+    for (size_t i = 0; l->frequency && i < (size_t)l->n_ff * l->n_expert; i++)
+        n += l->frequency[i] <= 0;
+    return n;
+}
+
+static void print_table(const hearth_profile *p, const hearth_profile_info *info)
+{
+    bool mixture = false, neurons = false;
+    for (uint32_t i = 0; i < info->n_layer; i++) {
+        hearth_profile_layer l = { .size = sizeof l };
+        hearth_profile_get_layer(p, i, &l);
+        mixture |= l.n_expert > 1;
+        neurons |= l.frequency != NULL;
+    }
+    printf("layer   neurons  density   spread  overlap  union-8 union-64%s%s\n", neurons ? "  80 % by    never" : "",
+           mixture ? "  experts  overlap" : "");
+    for (uint32_t i = 0; i < info->n_layer; i++) {
+        hearth_profile_layer l = { .size = sizeof l };
+        hearth_profile_get_layer(p, i, &l);
+        printf("%5u %9llu", i, (unsigned long long)l.n_ff * l.n_expert);
+        cell((double)l.density);
+        cell((double)l.density_spread);
+        cell((double)l.overlap);
+        cell((double)l.unions[3]);
+        cell((double)l.unions[6]);
+        if (neurons) {
+            cell(hearth_profile_cover(p, i, 0.8));
+            cell(l.frequency ? (double)never_active(&l) / ((double)l.n_ff * l.n_expert) : -1);
+        }
+        if (mixture && l.n_expert > 1) {
+            printf("  %2u of %-3u", l.n_used, l.n_expert);
+            cell((double)l.expert_overlap);
+        }
+        putchar('\n');
+    }
+}
+
+/* One line that can be sent to others. */
+static void print_row(const hearth_profile *p, const hearth_profile_info *info)
+{
+    puts("| model | | fingerprint | tokens | density | by layer, % | overlap, % | union of 8, % |\n"
+         "| --- | --- | --- | --- | --- | --- | --- | --- |");
+    printf("| %s | %s | %.8s | %llu | %.1f %% |", info->name, info->description, info->model,
+           (unsigned long long)info->tokens, percent(info->density));
+    for (int what = 0; what < 3; what++) {
+        for (uint32_t i = 0; i < info->n_layer; i++) {
+            hearth_profile_layer l = { .size = sizeof l };
+            hearth_profile_get_layer(p, i, &l);
+            double v = (double)(what == 0 ? l.density : what == 1 ? l.overlap : l.unions[3]);
+            if (v < 0)
+                fputs(" -", stdout);
+            else
+                printf(" %.1f", percent(v));
+        }
+        fputs(" |", stdout);
+    }
+    putchar('\n');
+}
+
+static void number_or_null(cJSON *j, const char *name, double v) { ht_report_number(j, name, v < 0 ? NAN : v); }
+
+static cJSON *json_layer(const hearth_profile *p, uint32_t i)
+{
+    hearth_profile_layer l = { .size = sizeof l };
+    cJSON *j = cJSON_CreateObject(), *unions = cJSON_CreateObject();
+    hearth_profile_get_layer(p, i, &l);
+    cJSON_AddNumberToObject(j, "layer", i);
+    cJSON_AddNumberToObject(j, "n_ff", l.n_ff);
+    cJSON_AddNumberToObject(j, "n_expert", l.n_expert);
+    cJSON_AddNumberToObject(j, "n_used", l.n_used);
+    number_or_null(j, "activation_density", (double)l.density);
+    number_or_null(j, "density_spread", (double)l.density_spread);
+    number_or_null(j, "overlap", (double)l.overlap);
+    for (int k = 0; k < HEARTH_PROFILE_UNIONS; k++) {
+        char name[8];
+        snprintf(name, sizeof name, "%d", 1 << k);
+        number_or_null(unions, name, (double)l.unions[k]);
+    }
+    cJSON_AddItemToObject(j, "union", unions);
+    number_or_null(j, "share_for_80_percent", hearth_profile_cover(p, i, 0.8));
+    number_or_null(j, "never_active", l.frequency ? (double)never_active(&l) / ((double)l.n_ff * l.n_expert) : -1);
+    if (l.n_expert > 1)
+        number_or_null(j, "expert_overlap", (double)l.expert_overlap);
+    if (l.shared_n_ff) {
+        cJSON_AddNumberToObject(j, "shared_n_ff", l.shared_n_ff);
+        number_or_null(j, "shared_activation_density", (double)l.shared_density);
+    }
+    if (l.method) {
+        ht_report_text(j, "method", l.method, strlen(l.method));
+        number_or_null(j, "predictor_recall", (double)l.recall);
+        number_or_null(j, "predictor_precision", (double)l.precision);
+    }
+    return j;
+}
+
+static void add_path(cJSON *j, const char *name, const char *path)
+{
+    if (path)
+        ht_report_text(j, name, path, strlen(path));
+    else
+        cJSON_AddNullToObject(j, name);
+}
+
+static int print_json(const ht_loaded *l, const hearth_profile *p, const hearth_profiler_state *s,
+                      const outcome_files *files)
+{
+    hearth_profile_info info = { .size = sizeof info };
+    cJSON *j = cJSON_CreateObject(), *layers = cJSON_CreateArray();
+    hearth_profile_get_info(p, &info);
+    cJSON_AddStringToObject(j, "fingerprint", info.model);
+    cJSON_AddNumberToObject(j, "tokens", (double)info.tokens);
+    cJSON_AddNumberToObject(j, "tokens_resumed", (double)s->tokens_resumed);
+    cJSON_AddBoolToObject(j, "interrupted", info.tokens < s->tokens_total);
+    cJSON_AddNumberToObject(j, "text_bytes", (double)info.text_bytes);
+    cJSON_AddNumberToObject(j, "ctx", info.window);
+    ht_report_number(j, "seconds", s->seconds);
+    ht_report_positive(j, "prompt_tokens_per_s",
+                       s->seconds > 0 ? (double)(s->tokens - s->tokens_resumed) / s->seconds : NAN);
+    number_or_null(j, "activation_density", info.density);
+    number_or_null(j, "share_for_80_percent", hearth_profile_cover(p, UINT32_MAX, 0.8));
+    for (uint32_t i = 0; i < info.n_layer; i++)
+        cJSON_AddItemToArray(layers, json_layer(p, i));
+    cJSON_AddItemToObject(j, "layers", layers);
+    add_path(j, "profile", files->out);
+    add_path(j, "report", files->report);
+    add_path(j, "part", files->part);
+    ht_report_model(j, l);
+    return ht_report_print(j);
+}
+
+static int print(const ht_options *o, const ht_loaded *l, const hearth_profile *p, const hearth_profiler_state *s,
+                 const outcome_files *files)
+{
+    hearth_profile_info info = { .size = sizeof info };
+    struct stat st;
+    hearth_profile_get_info(p, &info);
+    if (o->json)
+        return print_json(l, p, s, files);
+    if (o->density_only) {
+        print_row(p, &info);
+    } else {
+        printf("%s: %llu tokens, %.1f KB of text, windows of %u; %.0f tokens/s\n", info.name[0] ? info.name : l->path,
+               (unsigned long long)info.tokens, (double)info.text_bytes / 1024, info.window,
+               s->seconds > 0 ? (double)(s->tokens - s->tokens_resumed) / s->seconds : 0.0);
+        print_table(p, &info);
+        double cover = hearth_profile_cover(p, UINT32_MAX, 0.8);
+        printf("density %.1f %%", percent(info.density));
+        if (cover >= 0)
+            printf("; %.1f %% of all neurons make up 80 %% of all activations", percent(cover));
+        putchar('\n');
+    }
+    if (files->out && !stat(files->out, &st))
+        printf("profile %s (%.1f KB)\n", files->out, (double)st.st_size / 1024);
+    if (files->report && !stat(files->report, &st))
+        printf("report %s (%.1f KB)\n", files->report, (double)st.st_size / 1024);
+    return ht_stdout_done(HT_EXIT_OK);
+}
+
+/* ---- The run ---- */
+
+static hearth_kv_type kv_type(const char *name)
+{
+    if (name && !strcmp(name, "f32"))
+        return HEARTH_KV_F32;
+    if (name && !strcmp(name, "q8_0"))
+        return HEARTH_KV_Q8_0;
+    return name && !strcmp(name, "q4_0") ? HEARTH_KV_Q4_0 : HEARTH_KV_F16;
+}
+
+/* Files, then the summary, of what was done. */
+static int finish(const ht_options *o, const ht_loaded *l, hearth_profiler *profiler, const paths *at, bool complete)
+{
+    hearth_profiler_state s = { .size = sizeof s };
+    outcome_files files = { 0 };
+    hearth_profile *p = NULL;
+    hearth_error err = { 0 };
+    int status = HT_EXIT_OK;
+
+    hearth_profiler_get_state(profiler, &s);
+    if (!complete && !s.tokens) {
+        ht_complain("interrupted before the first window was done");
+        return HT_EXIT_INTERRUPTED;
+    }
+    if (hearth_profiler_profile(profiler, &p, &err) != HEARTH_OK)
+        return ht_call_failed(&err, false);
+    if (complete) {
+        if (at->out[0] && hearth_profile_write(p, at->out, &err) != HEARTH_OK)
+            status = ht_call_failed(&err, false);
+        else
+            files.out = at->out[0] ? at->out : NULL;
+        if (!status)
+            ht_remove_file(at->part);
+        if (!status && o->report && hearth_profile_report(p, o->report, &err) != HEARTH_OK)
+            status = ht_call_failed(&err, false);
+        else if (!status)
+            files.report = o->report;
+    } else {
+        files.part = at->part;
+        ht_say("interrupted: %llu of %llu tokens are kept in %s; the same command goes on from there",
+               (unsigned long long)s.tokens, (unsigned long long)s.tokens_total, at->part);
+    }
+    ht_detail("statistics took %.1f MB of memory", (double)s.bytes / (1 << 20));
+    if (!status)
+        status = print(o, l, p, &s, &files);
+    hearth_profile_close(&p);
+    return status ? status : complete ? HT_EXIT_OK : HT_EXIT_INTERRUPTED;
+}
+
+static int profile(const ht_options *o, const ht_loaded *l, const char *text, size_t n)
+{
+    hearth_profiler_params params = HEARTH_PROFILER_PARAMS_INIT;
+    hearth_profiler *p = NULL;
+    hearth_error err = { 0 };
+    paths at = { 0 };
+    int status = choose_paths(o, l, &at);
+
+    if (status)
+        return status;
+    params.max_tokens = (uint64_t)o->max_tokens.v;
+    params.window = (uint32_t)o->ctx.v;
+    params.batch = (uint32_t)o->batch.v;
+    params.kv_type = kv_type(o->kv_type);
+    params.density_only = o->density_only;
+    params.part = at.part;
+    params.restart = o->restart;
+    params.progress = ht_console_progress;
+    if (hearth_profiler_open(&p, l->model, &params, &err) != HEARTH_OK)
+        return ht_call_failed(&err, false);
+    ht_interrupt_session(hearth_profiler_session(p));
+    hearth_status st = hearth_profiler_run(p, text, n, &err);
+    ht_interrupt_session(NULL);
+    ht_console_progress_end();
+    hearth_profiler_state s = { .size = sizeof s };
+    hearth_profiler_get_state(p, &s);
+    if (s.tokens_resumed)
+        ht_say("went on from %s at token %llu", at.part, (unsigned long long)s.tokens_resumed);
+    if (st == HEARTH_OK || (st == HEARTH_ECANCELLED && ht_interrupted())) {
+        status = finish(o, l, p, &at, st == HEARTH_OK);
+    } else {
+        status = ht_call_failed(&err, false);
+        if (st == HEARTH_EMISMATCH || st == HEARTH_EFORMAT)
+            ht_complain("--restart begins anew, -o OUT.gguf keeps both");
+    }
+    hearth_profiler_close(&p);
+    return status;
+}
+
+static int run(const ht_options *o)
+{
+    ht_load_how how = { .precision = HEARTH_PRECISION_FAST, .no_profile = true };
+    ht_loaded l = { 0 };
+    size_t n = 0;
+    char *text = NULL;
+    bool given;
+
+    int status = ht_load_prompt(o, &text, &n, &given);
+    if (!status && !given)
+        status = ht_usage_error("profile needs a text: -f TEXT, - for stdin, or -p");
+    if (status)
+        return status;
+    ht_interrupt_arm(true);
+    if (!(status = ht_load_model(&l, NULL, o, &how)))
+        status = profile(o, &l, text, n);
+    ht_load_close(&l);
+    free(text);
+    return status;
+}
+
+const ht_command ht_command_profile = {
+    .name = "profile",
+    .arguments = "[MODEL] -f TEXT [-o OUT.gguf]",
+    .summary = "learn from a text which neurons and experts of a model matter",
+    .text =
+        "Runs the text through the model in windows of --ctx tokens and gathers, for each layer: the density (share of "
+        "neurons that are not zero) and its spread from token to token, the overlap (share of a token's active neurons "
+        "that were active on the token before), the union over 2 to 64 tokens; for each neuron how often and how "
+        "strongly it fires; for each expert how often it is chosen and what follows it. Prompts are computed in "
+        "batches; the figures are those of decoding. The profile is a small GGUF file that belongs to the model "
+        "(docs/profile.md). Ctrl-C keeps what was done in OUT.gguf.part and prints it; the same command goes on from "
+        "there.",
+    .max_positional = 1,
+    .takes_stdin = true,
+    .tables = { own_flags, ht_flags_model, ht_flags_talk },
+    .idle = { ht_flags_sampling },
+    .run = run,
+};
