@@ -65,6 +65,7 @@ static bool plan(cpu_op *op)
     case HT_OP_KV_WRITE: return ht_cpu_plan_kv_write(op);
     case HT_OP_CONV: return ht_cpu_plan_conv(op);
     case HT_OP_DELTA: return ht_cpu_plan_delta(op);
+    case HT_OP_PREDICT: return ht_cpu_plan_predict(op);
     default: return ht_cpu_plan_small(op);
     }
 }

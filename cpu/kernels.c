@@ -10,6 +10,7 @@
 #include "cpu/down.h"
 #include "cpu/gemm.h"
 #include "cpu/gemm_tile.h"
+#include "cpu/predict.h"
 #include "cpu/vec.h"
 
 void ht_kernels_init(ht_kernels *k, ht_isa isa)
@@ -41,6 +42,11 @@ void ht_kernels_init(ht_kernels *k, ht_isa isa)
         k->attend = fn;
 #include "cpu/attend.inc"
 #undef HT_ATTEND
+#define HT_SIGNS(level, fn)                                                                                            \
+    if (ht_isa_has(isa, HT_ISA_##level))                                                                               \
+        k->signs = fn;
+#include "cpu/signs.inc"
+#undef HT_SIGNS
     ht_vec_kernels_init(&k->vec, isa);
 }
 

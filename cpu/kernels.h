@@ -127,6 +127,10 @@ typedef struct ht_attend_span {
 
 typedef void ht_attend_fn(const ht_attend_span *s);
 
+/* sum[32 t + r] of row r of tile t: see engine/base/signs.h for the layout of signs, table and m [n_blocks]. */
+typedef void ht_signs_fn(int32_t *sum, const uint8_t *signs, uint32_t n_tiles, uint32_t n_blocks, const int8_t *table,
+                         const int16_t *m);
+
 typedef struct ht_kernels {
     ht_isa isa;
     ht_dot_q8_fn *dot_q8[HT_TYPE_MAX];   /* NULL for types that are not quantised */
@@ -135,6 +139,7 @@ typedef struct ht_kernels {
     ht_gemm_q8_fn *gemm_q8;
     ht_gemm_f32_fn *gemm_f32;
     ht_attend_fn *attend;
+    ht_signs_fn *signs;
     ht_vec_kernels vec;
 } ht_kernels;
 

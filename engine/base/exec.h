@@ -277,6 +277,22 @@ typedef struct ht_op_quantise {
     uint32_t k;
 } ht_op_quantise;
 
+/* Which neurons a token may need: bit n % 32 of mask[t][n / 32] is set iff its score >= threshold[n]. The score is that of
+ * a product computed before (scores), or of the one-bit matrix `signs` with x (engine/base/signs.h). */
+typedef struct ht_op_predict {
+    uint32_t n, k;          /* neurons; inputs */
+    const float *threshold; /* [n]; -INFINITY: always, INFINITY: never */
+    const float *scores;    /* [n_tok][n], or NULL */
+    uint32_t scores_stride;
+    const uint8_t *signs;   /* ht_signs_bytes(n, k) */
+    const float *x;
+    uint32_t x_stride;
+    uint32_t *mask;         /* [n_tok] of (n + 31) / 32 words, bits behind n are 0 */
+    uint32_t mask_stride;   /* words from token to token */
+    void *work;             /* HT_PREDICT_WORK(k) bytes, 64-byte aligned; for `signs` where n_tok == 1 */
+} ht_op_predict;
+#define HT_PREDICT_WORK(k) (64 + ((size_t)(k) + 31) / 32 * (128 + 32 + 2))
+
 typedef enum ht_op_kind {
     HT_OP_EMBED,
     HT_OP_NORM,
@@ -292,6 +308,7 @@ typedef enum ht_op_kind {
     HT_OP_CONV,
     HT_OP_DELTA,
     HT_OP_QUANTISE,
+    HT_OP_PREDICT,
     HT_N_OPS
 } ht_op_kind;
 
@@ -314,6 +331,7 @@ typedef struct ht_op {
         ht_op_conv conv;
         ht_op_delta delta;
         ht_op_quantise quantise;
+        ht_op_predict predict;
     };
 } ht_op;
 
