@@ -61,12 +61,17 @@ static void load_row(ht_type type, const uint8_t *row, uint32_t at, uint32_t n, 
 /* Elements [at, at + n) of n_rows rows; the lanes of missing rows repeat the last. */
 static void unpack(float *tile, ht_type type, const uint8_t *w, size_t stride, uint32_t n_rows, uint32_t at, uint32_t n)
 {
+    const ht_type_info *info = ht_type_get(type);
+    const size_t bytes = ht_type_row_bytes(info, CHUNK);
     _Alignas(32) float f[R][CHUNK];
 
     for (uint32_t c = 0; c < n; c += CHUNK, tile += CHUNK * R) {
         const uint32_t len = n - c < CHUNK ? n - c : CHUNK;
-        for (uint32_t r = 0; r < R; r++)
-            load_row(type, w + (r < n_rows ? r : n_rows - 1) * stride, at + c, len, f[r]);
+        for (uint32_t r = 0; r < R; r++) {
+            const uint8_t *row = w + (r < n_rows ? r : n_rows - 1) * stride;
+            ht_prefetch(row + R * stride + ht_type_row_bytes(info, at + c), bytes); /* of the tile that follows */
+            load_row(type, row, at + c, len, f[r]);
+        }
         for (uint32_t h = 0; h < R; h += 8)
             for (uint32_t i = 0; i < len; i += 8) {
                 __m256i v[8];

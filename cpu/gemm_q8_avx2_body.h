@@ -38,12 +38,12 @@ HT_INLINE __m256i four(const int8_t *p)
 }
 
 #if HT_VNNI
-/* s[r][t] = sum over steps [i0, i1) of two vectors of weights with four tokens. */
-HT_INLINE void sum_steps(__m256i s[2][SIDE], const int8_t *w, const int8_t *x, const __m256i *start, bool offset,
-                         int i0, int i1)
+/* s[r][t] = sum over steps [i0, i1) of two vectors of weights with `side` (a constant) tokens. */
+HT_INLINE void sum_steps(__m256i s[2][SIDE], const int8_t *w, const int8_t *x, const __m256i *start, bool offset, int i0,
+                         int i1, int side)
 {
 #pragma GCC unroll 4
-    for (int t = 0; t < SIDE; t++)
+    for (int t = 0; t < side; t++)
 #pragma GCC unroll 2
         for (int r = 0; r < 2; r++)
             s[r][t] = offset ? start[r] : _mm256_setzero_si256();
@@ -51,7 +51,7 @@ HT_INLINE void sum_steps(__m256i s[2][SIDE], const int8_t *w, const int8_t *x, c
     for (int i = i0; i < i1; i++) {
         const __m256i w0 = load(w + 64 * i), w1 = load(w + 64 * i + 32);
 #pragma GCC unroll 4
-        for (int t = 0; t < SIDE; t++) {
+        for (int t = 0; t < side; t++) {
             const __m256i v = four(x + 32 * t + 4 * i);
             s[0][t] = offset ? _mm256_dpbusd_avx_epi32(s[0][t], v, w0) : _mm256_dpbusd_avx_epi32(s[0][t], w0, v);
             s[1][t] = offset ? _mm256_dpbusd_avx_epi32(s[1][t], v, w1) : _mm256_dpbusd_avx_epi32(s[1][t], w1, v);
@@ -62,15 +62,15 @@ HT_INLINE void sum_steps(__m256i s[2][SIDE], const int8_t *w, const int8_t *x, c
 /* Keeps the compiler from reordering sums into trees, which costs more registers than there are. */
 #define STAY(v) __asm__("" : "+x"(v))
 
-/* s[r][t] = sum over steps [i0, i1) of two vectors of weights with four tokens. */
+/* s[r][t] = sum over steps [i0, i1) of two vectors of weights with `side` (a constant) tokens. */
 HT_INLINE void sum16(__m256i s[2][SIDE], const int8_t *w, const int8_t *x, const __m256i *start, bool offset, int i0,
-                     int i1)
+                     int i1, int side)
 {
 #pragma GCC unroll 8
     for (int i = i0; i < i1; i++) {
         const __m256i w0 = load(w + 64 * i), w1 = load(w + 64 * i + 32);
 #pragma GCC unroll 4
-        for (int t = 0; t < SIDE; t++) {
+        for (int t = 0; t < side; t++) {
             const __m256i v = four(x + 32 * t + 4 * i);
             __m256i a = offset ? _mm256_maddubs_epi16(v, w0) : _mm256_maddubs_epi16(w0, v);
             __m256i b = offset ? _mm256_maddubs_epi16(v, w1) : _mm256_maddubs_epi16(w1, v);
@@ -86,13 +86,13 @@ HT_INLINE void sum16(__m256i s[2][SIDE], const int8_t *w, const int8_t *x, const
 }
 
 /* The same of 16-bit weights to 32 bits, a whole block. */
-HT_INLINE void sum32(__m256i s[2][SIDE], const int8_t *w, const int8_t *x)
+HT_INLINE void sum32(__m256i s[2][SIDE], const int8_t *w, const int8_t *x, int side)
 {
 #pragma GCC unroll 16
     for (int i = 0; i < 16; i++) {
         const __m256i w0 = load(w + 64 * i), w1 = load(w + 64 * i + 32);
 #pragma GCC unroll 4
-        for (int t = 0; t < SIDE; t++) {
+        for (int t = 0; t < side; t++) {
             const __m256i v = four(x + 64 * t + 4 * i);
             __m256i a = _mm256_madd_epi16(v, w0), b = _mm256_madd_epi16(v, w1);
             if (i)
@@ -105,9 +105,9 @@ HT_INLINE void sum32(__m256i s[2][SIDE], const int8_t *w, const int8_t *x)
 }
 #endif
 
-/* One block of a tile with SIDE tokens. m, fresh (acc is taken for zero) are constants. */
+/* One block of a tile with `side` tokens. m, fresh (acc is taken for zero) and side are constants. */
 HT_INLINE void block_times(const int8_t *w, const __m256i *beside, const int8_t *x, const float *xd, const int32_t *xs,
-                           float *acc, manner m, bool fresh)
+                           float *acc, manner m, bool fresh, int side)
 {
     const __m256i *sc = beside + 2 * (1 + (m.min != NO_MIN) + (m.min > MIN_ONE)), *start = sc + 2 * m.scales;
     __m256i s[2][SIDE];
@@ -117,9 +117,9 @@ HT_INLINE void block_times(const int8_t *w, const __m256i *beside, const int8_t 
 #pragma GCC unroll 2
     for (int g = 0; g < m.groups; g++) {
         const int n = 8 / m.groups;
-        sum_steps(s, w, x, start + 2 * g, m.offset, n * g, n * g + n);
+        sum_steps(s, w, x, start + 2 * g, m.offset, n * g, n * g + n, side);
 #pragma GCC unroll 4
-        for (int t = 0; t < SIDE; t++)
+        for (int t = 0; t < side; t++)
 #pragma GCC unroll 2
             for (int r = 0; r < 2; r++) {
                 const __m256 v = _mm256_cvtepi32_ps(s[r][t]);
@@ -136,14 +136,14 @@ HT_INLINE void block_times(const int8_t *w, const __m256i *beside, const int8_t 
     __m256i total[2][SIDE];
 
     if (m.groups == 0)
-        sum32(total, w, x);
+        sum32(total, w, x, side);
 #pragma GCC unroll 4
     for (int g = 0; g < m.groups; g++) {
         const int n = 8 / m.groups;
         const __m256i *by = sc + (m.scales == 2 && 2 * g >= m.groups ? 2 : 0);
-        sum16(s, w, x, start + 2 * g, m.offset, n * g, n * g + n);
+        sum16(s, w, x, start + 2 * g, m.offset, n * g, n * g + n, side);
 #pragma GCC unroll 4
-        for (int t = 0; t < SIDE; t++)
+        for (int t = 0; t < side; t++)
 #pragma GCC unroll 2
             for (int r = 0; r < 2; r++) {
                 const __m256i v = _mm256_madd_epi16(s[r][t], m.scales ? by[r] : one);
@@ -152,7 +152,7 @@ HT_INLINE void block_times(const int8_t *w, const __m256i *beside, const int8_t 
     }
 #endif
 #pragma GCC unroll 4
-    for (int t = 0; t < SIDE; t++) {
+    for (int t = 0; t < side; t++) {
         const __m256 d = _mm256_broadcast_ss(xd + t);
 #pragma GCC unroll 2
         for (int r = 0; r < 2; r++) {
@@ -181,8 +181,9 @@ HT_INLINE void block_times(const int8_t *w, const __m256i *beside, const int8_t 
     }
 }
 
-/* A tile of rows with the n_tok <= T tokens that are arranged, into t->acc. m is a constant. */
-HT_INLINE void tile_times(const tile *t, size_t number, uint32_t n_tok, uint32_t nb, manner m)
+/* A tile of rows with `side` (a constant) tokens at a time of the n_tok <= T that are arranged, from `first` on, into
+ * t->acc. m is a constant. */
+HT_INLINE void tile_times(const tile *t, size_t number, uint32_t first, uint32_t n_tok, uint32_t nb, manner m, int side)
 {
     const size_t n_w = m.groups ? 32 * R : 64 * R, n_x = m.groups ? 32 : 64, each = (size_t)n_beside(m) * 2;
     const int8_t *w0 = t->w + number * t->round * 16 * n_w;
@@ -193,24 +194,33 @@ HT_INLINE void tile_times(const tile *t, size_t number, uint32_t n_tok, uint32_t
         if (j >= nb)
             memset(acc, 0, T * R * sizeof *acc);
         for (size_t p = j * t->round, b = j; b < nb; b += 16, p++)
-            for (uint32_t i = 0; i < n_tok; i += SIDE) {
+            for (uint32_t i = first; i < n_tok; i += (uint32_t)side) {
                 const size_t at = p * T + i;
                 if (b == j)
                     block_times(w0 + p * n_w, b0 + p * each, t->x + n_x * at, t->xd + at, t->xs + at, acc + i * R, m,
-                                true);
+                                true, side);
                 else
                     block_times(w0 + p * n_w, b0 + p * each, t->x + n_x * at, t->xd + at, t->xs + at, acc + i * R, m,
-                                false);
+                                false, side);
             }
     }
 }
 
-typedef void times_fn(const tile *t, size_t number, uint32_t n_tok, uint32_t nb);
+/* Tokens from `first` on: SIDE at a time, and the last one or two by themselves. */
+typedef void times_fn(const tile *t, size_t number, uint32_t first, uint32_t n_tok, uint32_t nb);
+typedef struct times {
+    times_fn *side, *two;
+} times;
 #define TILE_TIMES(name, ...)                                                                                          \
-    static void name(const tile *t, size_t number, uint32_t n_tok, uint32_t nb)                                        \
+    static void name##_side(const tile *t, size_t number, uint32_t first, uint32_t n_tok, uint32_t nb)                 \
     {                                                                                                                  \
-        tile_times(t, number, n_tok, nb, (manner){ __VA_ARGS__ });                                                     \
-    }
+        tile_times(t, number, first, n_tok, nb, (manner){ __VA_ARGS__ }, SIDE);                                        \
+    }                                                                                                                  \
+    static void name##_two(const tile *t, size_t number, uint32_t first, uint32_t n_tok, uint32_t nb)                  \
+    {                                                                                                                  \
+        tile_times(t, number, first, n_tok, nb, (manner){ __VA_ARGS__ }, 2);                                           \
+    }                                                                                                                  \
+    static const times name = { name##_side, name##_two };
 #if HT_VNNI
 TILE_TIMES(whole, 1, true, true, 0, NO_MIN)
 TILE_TIMES(whole_min, 1, true, false, 0, MIN_ONE)
@@ -219,12 +229,12 @@ TILE_TIMES(whole_scaled_min, 1, true, false, 1, MIN_BLOCK)
 TILE_TIMES(halves_scaled, 2, true, true, 2, NO_MIN)
 TILE_TIMES(halves_scaled_mins, 2, true, false, 2, MIN_HALVES)
 
-static times_fn *pick(manner m)
+static const times *pick(manner m)
 {
     switch (m.scales) {
-    case 0: return m.min != NO_MIN ? whole_min : whole;
-    case 1: return m.min != NO_MIN ? whole_scaled_min : whole_scaled;
-    default: return m.min != NO_MIN ? halves_scaled_mins : halves_scaled;
+    case 0: return m.min != NO_MIN ? &whole_min : &whole;
+    case 1: return m.min != NO_MIN ? &whole_scaled_min : &whole_scaled;
+    default: return m.min != NO_MIN ? &halves_scaled_mins : &halves_scaled;
     }
 }
 #else
@@ -241,19 +251,19 @@ TILE_TIMES(quarters_halves, 4, false, true, 2, NO_MIN)
 TILE_TIMES(bytes, 0, false, false, 0, NO_MIN)
 TILE_TIMES(bytes_scaled, 0, false, false, 1, NO_MIN)
 
-static times_fn *pick(manner m)
+static const times *pick(manner m)
 {
     switch (m.groups) {
-    case 0: return m.scales ? bytes_scaled : bytes;
+    case 0: return m.scales ? &bytes_scaled : &bytes;
     case 1:
         if (m.min != NO_MIN)
-            return m.scales ? whole_scaled_min : whole_min;
-        return m.scales ? whole_scaled : whole;
+            return m.scales ? &whole_scaled_min : &whole_min;
+        return m.scales ? &whole_scaled : &whole;
     case 2:
         if (m.min == NO_MIN)
-            return halves_scaled;
-        return m.min == MIN_HALVES ? halves_scaled_mins : m.scales ? halves_scaled_min : halves_min;
-    default: return m.scales == 2 ? quarters_halves : quarters_scaled;
+            return &halves_scaled;
+        return m.min == MIN_HALVES ? &halves_scaled_mins : m.scales ? &halves_scaled_min : &halves_min;
+    default: return m.scales == 2 ? &quarters_halves : &quarters_scaled;
     }
 }
 #endif
@@ -294,7 +304,7 @@ void GEMM_Q8(float *y, size_t ldy, ht_type type, const void *w, size_t stride, u
              uint32_t n_tok, uint32_t k, void *scratch)
 {
     const manner m = ht_gemm_avx2_manner(type, HT_VNNI);
-    times_fn *times = pick(m);
+    const times *by = pick(m);
     const tile t = ht_gemm_avx2_cut(scratch, k, m);
     const uint32_t panel = ht_gemm_avx2_rows(k);
 
@@ -309,6 +319,8 @@ void GEMM_Q8(float *y, size_t ldy, ht_type type, const void *w, size_t stride, u
             }
         return;
     }
+    for (uint32_t r = 0; r < R && r < n_rows; r++)
+        ht_prefetch((const uint8_t *)w + r * stride, ht_type_row_bytes(ht_type_get(type), k));
     for (uint32_t r0 = 0; r0 < n_rows; r0 += panel) {
         const uint32_t n = n_rows - r0 < panel ? n_rows - r0 : panel;
         for (uint32_t r = 0; r < n; r += R)
@@ -316,9 +328,13 @@ void GEMM_Q8(float *y, size_t ldy, ht_type type, const void *w, size_t stride, u
                                 k, m);
         for (uint32_t i = 0; i < n_tok; i += T) {
             const uint32_t n_now = n_tok - i < T ? n_tok - i : T;
+            const uint32_t n_side = n_now % SIDE > 2 ? n_now : n_now - n_now % SIDE;
             ht_gemm_avx2_arrange(&t, x, i, n_now, k / 32, m);
             for (uint32_t r = 0; r < n; r += R) {
-                times(&t, r / R, n_now, k / 32);
+                if (n_side)
+                    by->side(&t, r / R, 0, n_side, k / 32);
+                if (n_side < n_now)
+                    by->two(&t, r / R, n_side, n_now, k / 32);
                 for (uint32_t j = 0; j < n_now; j++) {
                     float *to = y + (i + j) * ldy + r0 + r;
                     ht_store_lanes(to, tree(t.acc + (size_t)j * R), n - r);

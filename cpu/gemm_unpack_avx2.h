@@ -35,10 +35,15 @@ HT_INLINE uint16_t ht_unpack_word(const uint8_t *p)
 /* The f16 at `p` of eight blocks of S bytes to floats. */
 HT_INLINE void ht_unpack_halves(const uint8_t *p, unsigned S, float *d)
 {
-    uint16_t h[8];
-    for (unsigned b = 0; b < 8; b++)
-        h[b] = ht_unpack_word(p + b * S);
-    _mm256_store_ps(d, _mm256_cvtph_ps(ht_unpack_at128(h)));
+    __m128i h = _mm_cvtsi32_si128(ht_unpack_word(p));
+    h = _mm_insert_epi16(h, ht_unpack_word(p + S), 1);
+    h = _mm_insert_epi16(h, ht_unpack_word(p + 2 * S), 2);
+    h = _mm_insert_epi16(h, ht_unpack_word(p + 3 * S), 3);
+    h = _mm_insert_epi16(h, ht_unpack_word(p + 4 * S), 4);
+    h = _mm_insert_epi16(h, ht_unpack_word(p + 5 * S), 5);
+    h = _mm_insert_epi16(h, ht_unpack_word(p + 6 * S), 6);
+    h = _mm_insert_epi16(h, ht_unpack_word(p + 7 * S), 7);
+    _mm256_store_ps(d, _mm256_cvtph_ps(h));
 }
 
 /* One f16 to eight floats. */
@@ -211,6 +216,12 @@ HT_INLINE void ht_unpack_q45_k(const uint8_t *p, bool five, const ht_canon *c)
     ht_unpack_wide(p, c);
 }
 
+HT_INLINE void ht_unpack_q6_k_scales(const uint8_t *p, const ht_canon *c)
+{
+    _mm256_store_si256((__m256i *)(void *)c->sc, _mm256_cvtepi8_epi16(ht_unpack_at128(p + 192)));
+    ht_unpack_half(p + 208, c->d, false);
+}
+
 /* 128 bytes of low nibbles | 64 bytes of high 2 bits | 16 signed bytes of scales | f16 d; minus 32 */
 HT_INLINE void ht_unpack_q6_k(const uint8_t *p, const ht_canon *c)
 {
@@ -232,8 +243,7 @@ HT_INLINE void ht_unpack_q6_k(const uint8_t *p, const ht_canon *c)
                                                               _mm256_and_si256(_mm256_srli_epi16(h, 2), m48)),
                                               m32));
     }
-    _mm256_store_si256((__m256i *)(void *)c->sc, _mm256_cvtepi8_epi16(ht_unpack_at128(p + 192)));
-    ht_unpack_half(p + 208, c->d, false);
+    ht_unpack_q6_k_scales(p, c);
 }
 
 /* n <= 256 elements of a row in canonical form; the arrays hold 256 elements, 32-byte aligned. Scales that are always 1

@@ -12,7 +12,7 @@
 
 #include <string.h>
 
-enum { DOWN_ROWS = 32 };
+enum { DOWN_ROWS = 32, PROMPT_ROWS = 64 /* of a prompt's chunk: what arranging the tokens costs is shared by them */ };
 
 size_t ht_cpu_ops_scratch_bytes(uint32_t max_head)
 {
@@ -312,6 +312,13 @@ static uint32_t blocks(const cpu_op *op, uint32_t tokens)
     return (op->op.n_tok + tokens - 1) / tokens;
 }
 
+/* Rows per chunk of a prompt: whole 8-bit blocks, at least eight chunks per thread where there are so many. */
+static uint32_t prompt_rows(const cpu_op *op, uint32_t rows)
+{
+    uint32_t fair = rows / (8 * op->x->threads) / 32 * 32;
+    return fair < 32 ? 32 : fair < PROMPT_ROWS ? fair : PROMPT_ROWS;
+}
+
 bool ht_cpu_plan_ffn(cpu_op *op)
 {
     const ht_op_ffn *f = &op->op.ffn;
@@ -340,13 +347,14 @@ bool ht_cpu_plan_ffn(cpu_op *op)
     }
     if (gather)
         ht_cpu_add_phase(op, gather_chunk, f->n_items);
-    op->grain[1] = 32;
-    op->tokens[1] = ht_cpu_prompt_tokens(4 * f->d_model); /* 32 rows of gate and of up */
-    ht_cpu_add_phase(op, neurons_chunk, blocks(op, op->tokens[1]) * f->n_items * ((f->n_ff + 31) / 32));
+    op->grain[1] = prompt_rows(op, f->n_ff);
+    op->tokens[1] = ht_cpu_prompt_tokens(2 * op->grain[1] / 16 * f->d_model); /* rows of gate and of up */
+    ht_cpu_add_phase(op, neurons_chunk,
+              blocks(op, op->tokens[1]) * f->n_items * ((f->n_ff + op->grain[1] - 1) / op->grain[1]));
     if (f->h_norm)
         ht_cpu_add_phase(op, ht_cpu_h_norm, slots);
-    op->grain[3] = 16;
-    op->tokens[3] = ht_cpu_prompt_tokens(f->n_ff);
-    ht_cpu_add_phase(op, down_chunk, blocks(op, op->tokens[3]) * ((f->d_model + 15) / 16));
+    op->grain[3] = prompt_rows(op, f->d_model);
+    op->tokens[3] = ht_cpu_prompt_tokens(op->grain[3] / 16 * f->n_ff);
+    ht_cpu_add_phase(op, down_chunk, blocks(op, op->tokens[3]) * ((f->d_model + op->grain[3] - 1) / op->grain[3]));
     return true;
 }
