@@ -66,6 +66,7 @@ static bool plan(cpu_op *op)
     case HT_OP_CONV: return ht_cpu_plan_conv(op);
     case HT_OP_DELTA: return ht_cpu_plan_delta(op);
     case HT_OP_PREDICT: return ht_cpu_plan_predict(op);
+    case HT_OP_TRANSPOSE: return ht_cpu_plan_transpose(op);
     default: return ht_cpu_plan_small(op);
     }
 }

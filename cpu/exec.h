@@ -82,6 +82,7 @@ size_t ht_cpu_attend_scratch_bytes(uint32_t max_head);
 bool ht_cpu_plan_matmul(cpu_op *op);
 bool ht_cpu_plan_ffn(cpu_op *op);
 bool ht_cpu_plan_ffn_sparse(cpu_op *op); /* of a single token */
+bool ht_cpu_plan_transpose(cpu_op *op);
 bool ht_cpu_plan_attend(cpu_op *op);
 bool ht_cpu_plan_kv_write(cpu_op *op);
 bool ht_cpu_plan_conv(cpu_op *op);

@@ -21,11 +21,6 @@ enum {
 /* Of 16 rows as many open ones make gathering dearer than scanning. */
 enum { GATHER_SIXTEENTHS = 11 };
 
-static bool has_zeros(ht_activation a)
-{
-    return a == HT_ACT_RELU || a == HT_ACT_RELU2 || a == HT_ACT_FATRELU || a == HT_ACT_DRELU;
-}
-
 /* ---- neurons ---- */
 
 /* Rows of w into y[0..n), rows that are not listed zero. list: numbers of rows of the expert, r0 is y[0]. */
@@ -95,7 +90,7 @@ static void sparse_neurons(const cpu_op *op, uint32_t first, uint32_t n_chunks, 
     if (gate) {
         listed_rows(op, it, HT_ROLE_GATE, r0, n, list, n_list, g, tmp);
         gates = rows_read(n_list, n);
-        if (f->sparse && has_zeros(f->act))
+        if (f->sparse && ht_activation_has_zeros(f->act))
             n_list = list_open(f, g, r0, list, n_list);
     }
     listed_rows(op, it, HT_ROLE_UP, r0, n, list, n_list, u, tmp);
@@ -325,5 +320,34 @@ bool ht_cpu_plan_ffn_sparse(cpu_op *op)
     op->within[op->n_phases - 1] = 1;
     op->n_chunks[op->n_phases - 1] = units * ((f->d_model + slice - 1) / slice);
     ht_cpu_add_phase(op, sparse_join, 1);
+    return true;
+}
+
+/* ---- the neuron-major form ---- */
+
+static void transpose_tile(const cpu_op *op, uint32_t chunk, uint32_t thread)
+{
+    const ht_op_transpose *t = &op->op.transpose;
+    const uint32_t at = chunk * HT_NEURONS_TILE, n = t->n - at < HT_NEURONS_TILE ? t->n - at : HT_NEURONS_TILE;
+    ht_neurons g;
+
+    (void)thread;
+    ht_neurons_shape(&g, (ht_type)t->to.type, t->to.n, t->to.k);
+    if (!ht_neurons_from_rows(&g, t->from.host, t->from.stride, t->first + at, n, (void *)(uintptr_t)t->to.host))
+        atomic_store_explicit(t->refused, true, memory_order_relaxed);
+}
+
+bool ht_cpu_plan_transpose(cpu_op *op)
+{
+    const ht_op_transpose *t = &op->op.transpose;
+    ht_neurons g;
+
+    if (t->to.layout != HT_LAYOUT_NEURONS || !t->to.host || !t->from.host || (uintptr_t)t->to.host % 64 ||
+        !ht_neurons_shape(&g, (ht_type)t->to.type, t->to.n, t->to.k) || t->from.type != t->to.type ||
+        t->from.n != t->to.k || t->from.k != t->to.n || t->first % HT_NEURONS_TILE || t->n == 0 ||
+        t->n > g.d_model - t->first || t->first >= g.d_model)
+        return false;
+    op->n_phases = 0;
+    ht_cpu_add_phase(op, transpose_tile, (t->n + HT_NEURONS_TILE - 1) / HT_NEURONS_TILE);
     return true;
 }

@@ -8,6 +8,10 @@
 #include "engine/base/types.h"
 
 enum { LAYERS_AHEAD = 4 }; /* of a prompt, queued before the first is done */
+/* Bytes of neuron-major parts that are built after a token, at most: some milliseconds. */
+enum { BUILD_BYTES = 4 << 20 };
+/* Share of active neurons above which the file's rows are as fast: measured, see docs/architecture.md. */
+static const float NEURONS_BELOW = 0.45f;
 
 /* Carves 64-byte aligned pieces from one block; with base NULL it only counts. */
 typedef struct carver {
@@ -75,18 +79,20 @@ static void layout(ht_forward *f, carver *c)
     }
     f->rope = carve(c, rope, sizeof(float));
     f->logits = carve(c, (size_t)f->logit_rows * m->n_vocab, sizeof(float));
+    f->loads = carve(c, m->n_layer, sizeof *f->loads);
+    f->ffn_work = f->sparse ? carve(c, 1, ht_ffn_work_bytes(m->max_used, m->max_ff, m->d_model)) : NULL;
 }
 
-uint64_t ht_forward_bytes(const ht_model *m, bool f32, uint32_t batch, uint32_t logit_rows)
+uint64_t ht_forward_bytes(const ht_model *m, bool f32, bool sparse, uint32_t batch, uint32_t logit_rows)
 {
-    ht_forward f = { .m = m, .f32 = f32, .batch = batch, .logit_rows = logit_rows };
+    ht_forward f = { .m = m, .f32 = f32, .sparse = sparse, .batch = batch, .logit_rows = logit_rows };
     carver count = { 0 };
     layout(&f, &count);
     return count.used;
 }
 
 ht_status ht_forward_open(ht_forward *f, const ht_model *m, ht_store *store, ht_exec *exec, const ht_mem *mem, bool f32,
-                          uint32_t batch, uint32_t rope_ctx, uint32_t logit_rows, ht_error *err)
+                          bool sparse, uint32_t batch, uint32_t rope_ctx, uint32_t logit_rows, ht_error *err)
 {
     memset(f, 0, sizeof *f);
     f->m = m;
@@ -94,15 +100,19 @@ ht_status ht_forward_open(ht_forward *f, const ht_model *m, ht_store *store, ht_
     f->exec = exec;
     f->mem = mem;
     f->f32 = f32;
+    f->sparse = sparse;
     f->batch = batch;
     f->rope_ctx = rope_ctx;
     f->logit_rows = logit_rows;
-    f->bytes = (size_t)ht_forward_bytes(m, f32, batch, logit_rows);
+    f->bytes = (size_t)ht_forward_bytes(m, f32, sparse, batch, logit_rows);
     f->memory = ht_mem_alloc(mem, f->bytes);
     if (!f->memory)
         return ht_fail(err, HT_ENOMEM, "scratch for %u tokens at once: %zu bytes", batch, f->bytes);
     carver c = { f->memory, 0 };
     layout(f, &c);
+    memset(f->loads, 0, m->n_layer * sizeof *f->loads);
+    for (uint32_t i = 0; i < m->n_layer; i++)
+        f->loads[i].density = -1.0f;
     return HT_OK;
 }
 
@@ -168,6 +178,23 @@ static ht_status logits(ht_forward *f, uint32_t first, uint32_t n, const ht_canc
     return HT_OK;
 }
 
+bool ht_layer_prefers_neurons(const ht_neuron_block *b, float density) { return b && density < NEURONS_BELOW; }
+
+void ht_forward_tend(ht_forward *f)
+{
+    uint64_t left = BUILD_BYTES;
+    ht_status st = HT_OK;
+
+    for (uint32_t i = 0; i < 2 * f->m->n_layer && left && st == HT_OK; i++) {
+        const ht_neuron_block *b = ht_store_block(f->store, i / 2, i % 2);
+        const float density = f->loads[i / 2].density;
+        if (!b || density < 0.0f || !ht_layer_prefers_neurons(b, density))
+            continue;
+        for (uint64_t n = 1; n && left && st == HT_OK; left -= n < left ? n : left)
+            n = ht_store_build(f->store, f->exec, i / 2, i % 2, left, NULL, &st);
+    }
+}
+
 ht_status ht_forward_run(ht_forward *f, ht_state *s, const int32_t *ids, uint32_t n, ht_logits_fn *on_logits,
                          void *user, const ht_cancel *cancel, ht_error *err)
 {
@@ -210,6 +237,9 @@ ht_status ht_forward_run(ht_forward *f, ht_state *s, const int32_t *ids, uint32_
         }
     }
     s->pos += n;
+    f->n_single += n == 1;
+    if (n == 1 && f->sparse)
+        ht_forward_tend(f);
     return HT_OK;
 
 drain:; /* what was queued refers to our buffers: let it end, or be dropped where that was asked for */

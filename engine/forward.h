@@ -14,6 +14,13 @@
 #include "engine/state.h"
 #include "engine/store.h"
 
+/* What a layer's feed-forward blocks did in passes of one token. */
+typedef struct ht_layer_load {
+    _Atomic uint64_t n_active, n_neurons;
+    uint64_t seen_active, seen_neurons; /* when the density was brought up to date */
+    float density;                      /* share of active neurons lately; -1: nothing is known */
+} ht_layer_load;
+
 typedef struct ht_forward {
     const ht_model *m;
     ht_exec *exec;
@@ -47,14 +54,21 @@ typedef struct ht_forward {
     hearth_trace_fn *trace; /* who listens to feed-forward blocks; NULL: nobody */
     void *trace_user;
     uint32_t pass_pos;      /* position of the pass's first token */
+
+    bool sparse;           /* passes of one token leave out what is zero */
+    void *ffn_work;        /* ht_op_ffn.work */
+    ht_layer_load *loads;  /* [n_layer] */
+    _Atomic uint64_t n_bytes; /* of weights that feed-forward blocks read in passes of one token */
+    uint64_t n_single;        /* such passes */
 } ht_forward;
 
 /* Called with n rows of logits, the first being that of token `first` of the pass; false: cancel. */
 typedef bool ht_logits_fn(void *user, uint32_t first, uint32_t n, const float *logits);
 
-uint64_t ht_forward_bytes(const ht_model *m, bool f32, uint32_t batch, uint32_t logit_rows);
+uint64_t ht_forward_bytes(const ht_model *m, bool f32, bool sparse, uint32_t batch,
+                          uint32_t logit_rows);
 ht_status ht_forward_open(ht_forward *f, const ht_model *m, ht_store *store, ht_exec *exec, const ht_mem *mem, bool f32,
-                          uint32_t batch, uint32_t rope_ctx, uint32_t logit_rows, ht_error *err);
+                          bool sparse, uint32_t batch, uint32_t rope_ctx, uint32_t logit_rows, ht_error *err);
 void ht_forward_close(ht_forward *f);
 
 /* Computes n <= batch tokens at s->pos, for which the state has room, and moves s->pos on. on_logits NULL: only the
@@ -62,6 +76,14 @@ void ht_forward_close(ht_forward *f);
  * spoilt. */
 ht_status ht_forward_run(ht_forward *f, ht_state *s, const int32_t *ids, uint32_t n, ht_logits_fn *on_logits,
                          void *user, const ht_cancel *cancel, ht_error *err);
+
+/* After a pass of one token: builds a piece of a neuron-major part where it would have been used. At most some
+ * milliseconds of work. */
+void ht_forward_tend(ht_forward *f);
+
+/* Whether a down projection is faster from its neuron-major part than from the file's rows, by the share of neurons that
+ * was active lately (-1: not known). Both give the same bits. */
+bool ht_layer_prefers_neurons(const ht_neuron_block *b, float density);
 
 /* One layer of a pass, in layer.c: queued when it returns, done at the event. */
 ht_status ht_layer_run(ht_forward *f, ht_state *s, uint32_t il, uint32_t n, const ht_cancel *cancel, ht_event *done,

@@ -86,6 +86,9 @@ typedef struct hearth_model hearth_model;
 typedef struct hearth_session hearth_session;
 
 typedef enum hearth_precision { HEARTH_PRECISION_FAST, HEARTH_PRECISION_F32 } hearth_precision;
+/* OFF computes every neuron. EXACT and AUTO skip those of ReLU-like models that are zero: same bits. EXACT prepares for
+ * that when the model opens (a second, neuron-major copy of the down projections, where ram_bytes allows it); AUTO as it
+ * sees, token by token, that it pays. */
 typedef enum hearth_sparsity { HEARTH_SPARSITY_AUTO, HEARTH_SPARSITY_OFF, HEARTH_SPARSITY_EXACT } hearth_sparsity;
 typedef enum hearth_io { HEARTH_IO_AUTO, HEARTH_IO_MMAP } hearth_io;
 typedef enum hearth_kv_type { HEARTH_KV_F16, HEARTH_KV_F32, HEARTH_KV_Q8_0, HEARTH_KV_Q4_0 } hearth_kv_type;
@@ -146,6 +149,7 @@ typedef struct hearth_model_info {
     const char *demo_prompt;   /* hearth.demo_prompt, or NULL */
     bool recurrent;            /* has state that cannot be rewound */
     hearth_precision precision;
+    uint64_t neuron_bytes;     /* memory set aside for down projections in neuron-major form, beside weight_bytes */
 } hearth_model_info;
 HEARTH_API hearth_status hearth_model_get_info(const hearth_model *m, hearth_model_info *info);
 
@@ -244,6 +248,7 @@ typedef struct hearth_stats {
     double first_token_seconds;    /* from the start of hearth_generate to the first token picked */
     uint64_t neurons_active, neurons_total; /* non-zero intermediate units over all that were computed in decoding */
     uint64_t kv_bytes, scratch_bytes;      /* committed now */
+    uint64_t weight_bytes_read;            /* in decoding: skipped rows of feed-forward blocks are not among them */
 } hearth_stats;
 HEARTH_API hearth_status hearth_session_get_stats(const hearth_session *s, hearth_stats *stats);
 

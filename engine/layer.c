@@ -220,11 +220,25 @@ static ht_status lease_item(ht_forward *f, const ht_ffn *ff, ht_ticket *t, uint3
     it->bias[HT_ROLE_GATE] = expert_bias(ff->bias[HT_ROLE_GATE], e, ff->n_ff);
     it->bias[HT_ROLE_UP] = expert_bias(ff->bias[HT_ROLE_UP], e, ff->n_ff);
     it->bias[HT_ROLE_DOWN] = expert_bias(ff->bias[HT_ROLE_DOWN], e, f->m->d_model);
-    return ht_store_lease(f->store, t, which, it->part);
+    return ht_store_lease(f->store, t, which, it->part, &it->down_t);
 }
 
-static ht_op_ffn ffn_op(ht_forward *f, const ht_ffn *ff, const ht_ffn_item *items, uint32_t n_items, uint32_t n_ff,
-                        float *y, uint32_t n_tok)
+/* What was counted since the last look, into the density lately. */
+static void look_at(ht_layer_load *l)
+{
+    const uint64_t active = atomic_load_explicit(&l->n_active, memory_order_relaxed);
+    const uint64_t neurons = atomic_load_explicit(&l->n_neurons, memory_order_relaxed);
+
+    if (neurons == l->seen_neurons)
+        return;
+    const float now = (float)(active - l->seen_active) / (float)(neurons - l->seen_neurons);
+    l->density = l->density < 0.0f ? now : l->density + 0.25f * (now - l->density);
+    l->seen_active = active;
+    l->seen_neurons = neurons;
+}
+
+static ht_op_ffn ffn_op(ht_forward *f, const ht_ffn *ff, ht_ffn_item *items, uint32_t n_items, uint32_t n_ff, float *y,
+                        uint32_t il, bool shared, uint32_t n_tok)
 {
     const ht_model *m = f->m;
     ht_op_ffn op = { .items = items, .n_items = n_items, .n_ff = n_ff, .d_model = m->d_model, .x = f->xn, .h = f->h,
@@ -233,10 +247,20 @@ static ht_op_ffn ffn_op(ht_forward *f, const ht_ffn *ff, const ht_ffn_item *item
     op.h.stride = n_ff;
     if (op.h.q8.stride)
         op.h.q8.stride = n_ff % 32 ? 0 : n_ff;
-    if (n_tok == 1) {
-        op.n_active = &f->n_active;
-        op.n_neurons = &f->n_neurons;
-    }
+    if (n_tok > 1)
+        return op;
+    ht_layer_load *load = &f->loads[il];
+    op.n_active = &load->n_active;
+    op.n_neurons = &load->n_neurons;
+    op.n_bytes = &f->n_bytes;
+    op.sparse = f->sparse;
+    op.work = f->ffn_work;
+    if (f->sparse && !shared)
+        look_at(load);
+    const ht_neuron_block *b = ht_store_block(f->store, il, shared);
+    if (!f->sparse || !ht_layer_prefers_neurons(b, load->density))
+        for (uint32_t i = 0; i < n_items; i++)
+            items[i].down_t.host = NULL;
     return op;
 }
 
@@ -289,7 +313,7 @@ static ht_status dense_ffn(ops *o, ht_forward *f, uint32_t il, uint32_t n, const
     it->n_tokens = n;
     if ((st = ht_store_want(f->store, &whole, 1, il, &t)) || (st = lease_item(f, ff, &t, 0, it)))
         return ht_fail(err, st, "weights of layer %u are not available", il);
-    add(o, HT_OP_FFN)->ffn = ffn_op(f, ff, it, 1, ff->n_ff, f->y, n);
+    add(o, HT_OP_FFN)->ffn = ffn_op(f, ff, it, 1, ff->n_ff, f->y, il, false, n);
     ht_store_release(f->store, &t); /* the mapping stays; a dense block is held for good */
     return tell(f, o, il, n, false, cancel, err);
 }
@@ -368,7 +392,7 @@ static ht_status mixture(ops *o, ht_forward *f, uint32_t il, uint32_t n, const h
     for (uint32_t i = 0; i < n_items; i++)
         if ((st = lease_item(f, ff, &t, i, &items[i])) != HT_OK)
             return ht_fail(err, st, "expert %u of layer %u is not available", f->clusters[i].expert, il);
-    add(o, HT_OP_FFN)->ffn = ffn_op(f, ff, items, n_items, ff->n_ff, f->y, n);
+    add(o, HT_OP_FFN)->ffn = ffn_op(f, ff, items, n_items, ff->n_ff, f->y, il, false, n);
     ht_store_release(f->store, &t);
     if ((st = tell(f, o, il, n, false, cancel, err)) != HT_OK)
         return st;
@@ -377,8 +401,9 @@ static ht_status mixture(ops *o, ht_forward *f, uint32_t il, uint32_t n, const h
         ht_ffn_item *it = &f->items[il];
         memset(it, 0, sizeof *it);
         memcpy(it->part, ff->shared, sizeof it->part);
+        it->down_t = ht_store_shared_down_t(f->store, il);
         it->n_tokens = n;
-        add(o, HT_OP_FFN)->ffn = ffn_op(f, ff, it, 1, ff->shared_n_ff, f->y2, n);
+        add(o, HT_OP_FFN)->ffn = ffn_op(f, ff, it, 1, ff->shared_n_ff, f->y2, il, true, n);
         if ((st = tell(f, o, il, n, true, cancel, err)) != HT_OK)
             return st;
         if (ff->shared_gate.host) {

@@ -320,9 +320,9 @@ static void measure(ht_model *m)
         max_u32(&m->max_used, f->n_used);
         bytes += part_bytes(&f->router) + part_bytes(&f->shared_gate);
         for (int r = 0; r < HT_N_ROLES; r++)
-            bytes += part_bytes(&f->shared[r]) + f->n_used * part_bytes(&f->experts[0][r]);
+            m->ffn_bytes_per_token += part_bytes(&f->shared[r]) + f->n_used * part_bytes(&f->experts[0][r]);
     }
-    m->bytes_per_token = bytes;
+    m->bytes_per_token = bytes + m->ffn_bytes_per_token;
     for (uint64_t i = 0; i < ht_gguf_n_tensors(m->gguf); i++) {
         const ht_tensor *t = ht_gguf_tensor_at(m->gguf, i);
         m->weight_bytes += t->bytes;

@@ -84,7 +84,7 @@ typedef struct ht_model {
     uint32_t max_q, max_kv, max_attn_out, max_ff, max_expert, max_used, max_k, max_head, max_conv, max_inner,
         max_v_heads;
     bool recurrent;                        /* some layer has recurrent state */
-    uint64_t n_params, weight_bytes, bytes_per_token;
+    uint64_t n_params, weight_bytes, bytes_per_token, ffn_bytes_per_token; /* the latter: of these by feed-forward blocks */
     void **chunks;                         /* everything allocated at load */
     size_t n_chunks, cap_chunks;
     uint64_t table_bytes;                  /* of the chunks: vectors as float32, lists of layers and experts */

@@ -30,6 +30,7 @@ struct hearth_model {
     uint32_t threads;
     ht_isa isa;
     bool f32;
+    bool sparse;          /* what is zero is left out */
     hearth_log_fn *log;
     void *log_user;
     char *name, *description, *demo_prompt, *chat_template;

@@ -26,7 +26,7 @@ static ht_status choose_context(const hearth_model *m, uint32_t asked, uint64_t 
                                 uint32_t *n_ctx, ht_error *err)
 {
     const ht_model *w = &m->m;
-    uint64_t fixed = scratch + m->exec_bytes + m->table_bytes + ht_state_fixed_bytes(w), budget = m->budget.ram_bytes, left, sets;
+    uint64_t fixed = scratch + m->exec_bytes + m->table_bytes + m->store.reserved + ht_state_fixed_bytes(w), budget = m->budget.ram_bytes, left, sets;
     uint32_t want = asked ? asked : w->n_ctx_train;
 
     if (asked > MAX_CONTEXT)
@@ -69,7 +69,7 @@ static ht_status choose_context(const hearth_model *m, uint32_t asked, uint64_t 
  * The batch changes no bit, only how fast a prompt is read. */
 static uint64_t scratch_goal(const hearth_model *m)
 {
-    uint64_t taken = m->m.weight_bytes + m->exec_bytes + m->table_bytes, budget = m->budget.ram_bytes;
+    uint64_t taken = m->m.weight_bytes + m->exec_bytes + m->table_bytes + m->store.reserved, budget = m->budget.ram_bytes;
     uint64_t share = budget > taken ? (budget - taken) / 4 : 0;
     return budget && share < SCRATCH_GOAL ? share : SCRATCH_GOAL;
 }
@@ -95,7 +95,7 @@ hearth_status hearth_session_open(hearth_session **out, hearth_model *m, const h
     rows = (4u << 20) / (m->m.n_vocab * 4u);
     rows = rows < 1 ? 1 : rows > 64 ? 64 : rows;
     batch = p.batch ? p.batch : DEFAULT_BATCH;
-    while (!p.batch && batch > 16 && ht_forward_bytes(&m->m, m->f32, batch, rows) > scratch_goal(m))
+    while (!p.batch && batch > 16 && ht_forward_bytes(&m->m, m->f32, m->sparse, batch, rows) > scratch_goal(m))
         batch /= 2;
     if (batch > (1u << 16))
         batch = 1u << 16;
@@ -104,7 +104,7 @@ hearth_status hearth_session_open(hearth_session **out, hearth_model *m, const h
         return (hearth_status)ht_fail(err, HT_ENOMEM, "session");
     s->model = m;
     s->pending = -1;
-    uint64_t scratch = ht_forward_bytes(&m->m, m->f32, batch, rows);
+    uint64_t scratch = ht_forward_bytes(&m->m, m->f32, m->sparse, batch, rows);
     uint64_t set_bytes = ht_state_set_bytes(&m->m, kv) + ht_state_set_table_bytes(&m->m);
     uint64_t span = ht_state_partial_bytes(&m->m, 1); /* grows by a span, a page's share of it goes with the page */
     scratch += span;
@@ -123,7 +123,8 @@ hearth_status hearth_session_open(hearth_session **out, hearth_model *m, const h
     if (st == HT_OK)
         st = ht_state_open(&s->state, &m->m, &m->mem, kv, n_ctx, err);
     if (st == HT_OK)
-        st = ht_forward_open(&s->forward, &m->m, &m->store, m->exec, &m->mem, m->f32, batch, rope_ctx, rows, err);
+        st = ht_forward_open(&s->forward, &m->m, &m->store, m->exec, &m->mem, m->f32, m->sparse, batch, rope_ctx, rows,
+                             err);
     if (st != HT_OK) {
         hearth_session_close(&s);
         return (hearth_status)st;
@@ -266,8 +267,13 @@ hearth_status hearth_session_trace(hearth_session *s, hearth_trace_fn *fn, void 
 hearth_status hearth_session_get_stats(const hearth_session *s, hearth_stats *out)
 {
     hearth_stats r = s->stats;
-    r.neurons_active = atomic_load(&s->forward.n_active);
-    r.neurons_total = atomic_load(&s->forward.n_neurons);
+    for (uint32_t i = 0; i < s->model->m.n_layer; i++) {
+        r.neurons_active += atomic_load(&s->forward.loads[i].n_active);
+        r.neurons_total += atomic_load(&s->forward.loads[i].n_neurons);
+    }
+    const ht_model *w = &s->model->m;
+    r.weight_bytes_read =
+        s->forward.n_single * (w->bytes_per_token - w->ffn_bytes_per_token) + atomic_load(&s->forward.n_bytes);
     r.kv_bytes = ht_state_bytes(&s->state);
     r.scratch_bytes = s->forward.bytes + s->state.partial_bytes;
     HT_RESULT(out, &r);

@@ -8,15 +8,33 @@
  *   lease:   views of the parts of one wanted cluster; they stay where they are until release. LATER: not here yet.
  *   release: every lease of the ticket ends.
  *
+ * Beside the file the store may hold down projections in their neuron-major form (engine/base/neurons.h), for models
+ * whose activations are often zero: ht_store_reserve sets address space aside, ht_store_build fills it piece by piece,
+ * leases have them once a block is complete. A block is all experts of a layer, or its shared expert.
+ *
  * Owner: ht_store_open/close; the model and its file outlive it. Threads: one ticket belongs to one thread;
- * different tickets may be used at the same time. */
+ * different tickets may be used at the same time; reserve, build and leases one at a time. */
 #ifndef HT_STORE_H
 #define HT_STORE_H
 
+#include "engine/base/neurons.h"
 #include "engine/model.h"
+
+/* Neuron-major parts of a layer's experts, one after the other. */
+typedef struct ht_neuron_block {
+    ht_neurons g;
+    size_t at;               /* of the first in the reservation */
+    size_t each;             /* bytes from one expert's to the next's */
+    uint32_t n_expert;       /* 0: none are planned (type, budget) */
+    uint32_t expert, output; /* what is to be built next; expert == n_expert: complete */
+    _Atomic bool refused;    /* some weight is no finite number: the file's rows are used for good */
+} ht_neuron_block;
 
 typedef struct ht_store {
     const ht_model *m;
+    ht_neuron_block *blocks; /* [n_layer][2]: the experts', the shared expert's; NULL: nothing is reserved */
+    uint8_t *memory;
+    size_t reserved; /* bytes of it */
 } ht_store;
 
 typedef struct ht_ticket {
@@ -28,8 +46,23 @@ void ht_store_open(ht_store *s, const ht_model *m);
 void ht_store_close(ht_store *s);
 
 ht_status ht_store_want(ht_store *s, const ht_cluster *clusters, uint32_t n, uint32_t deadline_layer, ht_ticket *t);
-/* out[role] for the neurons of cluster `which`: gate (host NULL where there is none), up, down. */
-ht_status ht_store_lease(ht_store *s, ht_ticket *t, uint32_t which, ht_part out[HT_N_ROLES]);
+/* out[role] for the neurons of cluster `which`: gate (host NULL where there is none), up, down. *down_t: the down
+ * projection neuron-major, host NULL where it is not there or the cluster is not the whole expert. */
+ht_status ht_store_lease(ht_store *s, ht_ticket *t, uint32_t which, ht_part out[HT_N_ROLES], ht_part *down_t);
 void ht_store_release(ht_store *s, ht_ticket *t);
+/* The shared expert's, which is held for good. */
+ht_part ht_store_shared_down_t(const ht_store *s, uint32_t layer);
+
+/* Plans neuron-major parts for as many layers, in order, as fit into `budget` bytes; of float types only where f32, for
+ * then quantised ones are multiplied with activations that are not. HT_OK with nothing reserved where no layer has a
+ * type that can be. */
+ht_status ht_store_reserve(ht_store *s, bool f32, uint64_t budget, ht_error *err);
+/* The block of a layer (shared: of its shared expert), NULL: none is planned. */
+ht_neuron_block *ht_store_block(const ht_store *s, uint32_t layer, bool shared);
+bool ht_store_block_ready(const ht_neuron_block *b);
+/* Builds up to about `bytes` more of a block, on the executor; waits for it. Returns the bytes built, 0: complete,
+ * refused or failed (*st). */
+uint64_t ht_store_build(ht_store *s, ht_exec *exec, uint32_t layer, bool shared, uint64_t bytes,
+                        const ht_cancel *cancel, ht_status *st);
 
 #endif

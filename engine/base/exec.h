@@ -62,6 +62,12 @@ typedef enum ht_activation {
     HT_ACT_SIGMOID, HT_ACT_IDENTITY
 } ht_activation;
 
+/* Does it give exact zeros, which need not be multiplied with anything? */
+static inline bool ht_activation_has_zeros(ht_activation a)
+{
+    return a == HT_ACT_RELU || a == HT_ACT_RELU2 || a == HT_ACT_FATRELU || a == HT_ACT_DRELU;
+}
+
 /* x = embedding rows of ids, times scale. table: [n_vocab][k] of any type. */
 typedef struct ht_op_embed {
     ht_part table;
@@ -226,6 +232,15 @@ static inline size_t ht_ffn_work_bytes(uint32_t n_items, uint32_t n_ff, uint32_t
     return n_items * (lists + sums) * 4;
 }
 
+/* Outputs [first, first + n) of a down projection into its neuron-major form (neurons.h). first: a multiple of
+ * HT_NEURONS_TILE, n too but at the end. *refused is set where a scale or weight is no finite number: `to` must not be
+ * used then. n_tok is 1. */
+typedef struct ht_op_transpose {
+    ht_part from, to; /* ROWS [d_model][n_ff]; NEURONS */
+    uint32_t first, n;
+    _Atomic bool *refused;
+} ht_op_transpose;
+
 /* How a mixture picks its experts. */
 /* TOPK: softmax over the k chosen */
 typedef enum ht_gating { HT_GATE_SOFTMAX, HT_GATE_SIGMOID, HT_GATE_SOFTMAX_TOPK } ht_gating;
@@ -309,6 +324,7 @@ typedef enum ht_op_kind {
     HT_OP_DELTA,
     HT_OP_QUANTISE,
     HT_OP_PREDICT,
+    HT_OP_TRANSPOSE,
     HT_N_OPS
 } ht_op_kind;
 
@@ -332,6 +348,7 @@ typedef struct ht_op {
         ht_op_delta delta;
         ht_op_quantise quantise;
         ht_op_predict predict;
+        ht_op_transpose transpose;
     };
 } ht_op;
 

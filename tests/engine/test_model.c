@@ -181,7 +181,7 @@ static void compute(const ht_model *m)
     cr_assert_eq(ht_cpu_open(&exec, &cpu, &err), HT_OK, "%s", err.text);
     ht_store_open(&store, m);
     cr_assert_eq(ht_state_open(&s, m, ht_mem_default(), HT_F16, 4, &err), HT_OK, "%s", err.text);
-    cr_assert_eq(ht_forward_open(&f, m, &store, exec, ht_mem_default(), false, 2, 4, 1, &err), HT_OK, "%s", err.text);
+    cr_assert_eq(ht_forward_open(&f, m, &store, exec, ht_mem_default(), false, true, 2, 4, 1, &err), HT_OK, "%s", err.text);
     cr_assert_eq(ht_state_reserve(&s, 3, &err), HT_OK, "%s", err.text);
     cr_assert_eq(ht_forward_run(&f, &s, ids, 2, NULL, NULL, NULL, &err), HT_OK, "%s", err.text);
     cr_assert_eq(ht_forward_run(&f, &s, ids + 2, 1, NULL, NULL, NULL, &err), HT_OK, "%s", err.text);

@@ -21,7 +21,7 @@ static void compute(const ht_model *m, bool f32, ht_isa isa)
     ht_state s;
     ht_forward f;
 
-    if (ht_forward_bytes(m, f32, BATCH, 1) > SMALL || ht_state_fixed_bytes(m) > SMALL ||
+    if (ht_forward_bytes(m, f32, true, BATCH, 1) > SMALL || ht_state_fixed_bytes(m) > SMALL ||
         ht_state_set_bytes(m, kv) > SMALL || ht_cpu_scratch_bytes(&cpu) > SMALL || m->weight_bytes > SMALL ||
         m->n_layer > 64)
         return;
@@ -29,7 +29,7 @@ static void compute(const ht_model *m, bool f32, ht_isa isa)
         return;
     ht_store_open(&store, m);
     if (ht_state_open(&s, m, ht_mem_default(), kv, N_CTX, NULL) == HT_OK) {
-        if (ht_forward_open(&f, m, &store, exec, ht_mem_default(), f32, BATCH, N_CTX, 1, NULL) == HT_OK) {
+        if (ht_forward_open(&f, m, &store, exec, ht_mem_default(), f32, true, BATCH, N_CTX, 1, NULL) == HT_OK) {
             if (ht_state_reserve(&s, 3, NULL) == HT_OK &&
                 ht_forward_run(&f, &s, ids, 2, NULL, NULL, NULL, NULL) == HT_OK)
                 ht_forward_run(&f, &s, ids + 2, 1, NULL, NULL, NULL, NULL);
