@@ -67,6 +67,7 @@ static bool plan(cpu_op *op)
     case HT_OP_DELTA: return ht_cpu_plan_delta(op);
     case HT_OP_PREDICT: return ht_cpu_plan_predict(op);
     case HT_OP_TRANSPOSE: return ht_cpu_plan_transpose(op);
+    case HT_OP_SIGNS: return ht_cpu_plan_signs(op);
     default: return ht_cpu_plan_small(op);
     }
 }

@@ -88,6 +88,7 @@ bool ht_cpu_plan_kv_write(cpu_op *op);
 bool ht_cpu_plan_conv(cpu_op *op);
 bool ht_cpu_plan_delta(cpu_op *op);
 bool ht_cpu_plan_predict(cpu_op *op);
+bool ht_cpu_plan_signs(cpu_op *op);
 bool ht_cpu_plan_small(cpu_op *op); /* all the others */
 
 /* y[t * ldy + i] over rows [row0, row0 + n) and columns [col0, col0 + k) of w, for n_tok tokens of x: the one way to a

@@ -56,13 +56,16 @@ static void product_and_bias(const cpu_op *op, const ht_ffn_item *it, ht_role ro
     ht_cpu_add_bias(y, ld, it->bias[role] ? it->bias[role] + r0 : NULL, nt, n);
 }
 
-uint32_t ht_cpu_activate(const cpu_op *op, uint32_t slot, uint32_t r0, uint32_t n, const float *g, const float *u)
+uint32_t ht_cpu_activate(const cpu_op *op, uint32_t slot, uint32_t r0, uint32_t n, const float *g, const float *u,
+                         uint32_t *unmasked)
 {
     const ht_op_ffn *f = &op->op.ffn;
     const ht_vec_kernels *v = &op->x->kernels.vec;
     float *h = f->h.f + (size_t)slot * f->h.stride + r0;
     uint32_t active = v->glu(f->act, f->act_param, g, u, n, h);
 
+    if (unmasked)
+        *unmasked = active;
     if (f->mask) {
         const uint32_t *mask = f->mask + (size_t)slot * f->mask_stride;
         active = 0;
@@ -108,9 +111,28 @@ static void token_neurons(const cpu_op *op, uint32_t first, uint32_t n_chunks, u
     product_and_bias(op, it, HT_ROLE_UP, r0, n, 0, 1, &f->x, u, n, thread);
     if (!ht_stream_commit(op->x->stream, thread))
         return;
-    ht_cpu_count_active(f, ht_cpu_activate(op, it->slot, r0, n, gate ? g : NULL, u), n);
+    ht_cpu_count_active(f, ht_cpu_activate(op, it->slot, r0, n, gate ? g : NULL, u, NULL), n);
     ht_cpu_count_rows(f, &it->part[HT_ROLE_GATE], n);
     ht_cpu_count_rows(f, &it->part[HT_ROLE_UP], n);
+}
+
+/* Bits of neurons [r0, r0 + n) in the mask of a slot; r0 is a multiple of 32, bits behind the last neuron are 0. */
+static uint32_t masked(const ht_op_ffn *f, uint32_t slot, uint32_t r0, uint32_t n)
+{
+    const uint32_t *mask = f->mask + (size_t)slot * f->mask_stride;
+    uint32_t sum = 0;
+
+    for (uint32_t i = r0 / 32; i < (r0 + n + 31) / 32; i++)
+        sum += (uint32_t)__builtin_popcount(mask[i]);
+    return sum;
+}
+
+static void count_mask(ht_mask_counts *c, uint64_t neurons, uint64_t active, uint64_t predicted, uint64_t hit)
+{
+    atomic_fetch_add_explicit(&c->neurons, neurons, memory_order_relaxed);
+    atomic_fetch_add_explicit(&c->active, active, memory_order_relaxed);
+    atomic_fetch_add_explicit(&c->predicted, predicted, memory_order_relaxed);
+    atomic_fetch_add_explicit(&c->hit, hit, memory_order_relaxed);
 }
 
 /* Neurons [r0, r0 + n) of one expert for all its tokens: h = act(gate x) * (up x), and its 8-bit form. */
@@ -126,19 +148,27 @@ static void neurons_chunk(const cpu_op *op, uint32_t chunk, uint32_t thread)
     const ht_act *x = it->tokens ? &f->gathered : &f->x;
     uint32_t x0 = it->tokens ? it->slot : 0, step = CPU_TILE / grain;
     float *g = cpu_tile(op, thread, 0), *u = cpu_tile(op, thread, 1);
-    uint64_t active = 0;
+    uint64_t active = 0, unmasked = 0, predicted = 0;
 
     for (uint32_t t0 = first; t0 < end; t0 += step) {
         uint32_t nt = end - t0 < step ? end - t0 : step;
         if (gate)
             product_and_bias(op, it, HT_ROLE_GATE, r0, n, x0 + t0, nt, x, g, grain, thread);
         product_and_bias(op, it, HT_ROLE_UP, r0, n, x0 + t0, nt, x, u, grain, thread);
-        for (uint32_t t = 0; t < nt; t++)
-            active += ht_cpu_activate(op, it->slot + t0 + t, r0, n, gate ? g + (size_t)t * grain : NULL,
-                                      u + (size_t)t * grain);
+        for (uint32_t t = 0; t < nt; t++) {
+            uint32_t before = 0, slot = it->slot + t0 + t;
+            uint32_t after = ht_cpu_activate(op, slot, r0, n, gate ? g + (size_t)t * grain : NULL, u + (size_t)t * grain,
+                                             &before);
+            active += after;
+            unmasked += before;
+            predicted += f->mask && f->counts ? masked(f, slot, r0, n) : 0;
+        }
     }
-    if (end > first)
-        ht_cpu_count_active(f, active, (uint64_t)n * (end - first));
+    if (end <= first)
+        return;
+    ht_cpu_count_active(f, active, (uint64_t)n * (end - first));
+    if (f->counts && f->mask)
+        count_mask(f->counts, (uint64_t)n * (end - first), unmasked, predicted, active);
 }
 
 void ht_cpu_h_norm(const cpu_op *op, uint32_t chunk, uint32_t thread)

@@ -8,8 +8,9 @@
 /* y[t * ld + i] += bias[i]; NULL: nothing. */
 void ht_cpu_add_bias(float *y, size_t ld, const float *bias, uint32_t n_tok, uint32_t n);
 /* h = act(g) * u for neurons [r0, r0 + n) in `slot` (g NULL: no gate), the mask applied, and its 8-bit form; how many
- * are not zero. */
-uint32_t ht_cpu_activate(const cpu_op *op, uint32_t slot, uint32_t r0, uint32_t n, const float *g, const float *u);
+ * are not zero; *unmasked (NULL: not wanted): how many were not before the mask. */
+uint32_t ht_cpu_activate(const cpu_op *op, uint32_t slot, uint32_t r0, uint32_t n, const float *g, const float *u,
+                         uint32_t *unmasked);
 void ht_cpu_count_active(const ht_op_ffn *f, uint64_t active, uint64_t n);
 /* n rows of w (none where w is not there) were read. */
 void ht_cpu_count_rows(const ht_op_ffn *f, const ht_part *w, uint64_t n);

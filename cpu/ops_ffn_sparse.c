@@ -96,7 +96,7 @@ static void sparse_neurons(const cpu_op *op, uint32_t first, uint32_t n_chunks, 
     listed_rows(op, it, HT_ROLE_UP, r0, n, list, n_list, u, tmp);
     if (!ht_stream_commit(op->x->stream, thread))
         return;
-    ht_cpu_count_active(f, ht_cpu_activate(op, it->slot, r0, n, gate ? g : NULL, u), n);
+    ht_cpu_count_active(f, ht_cpu_activate(op, it->slot, r0, n, gate ? g : NULL, u, NULL), n);
     ht_cpu_count_rows(f, &it->part[HT_ROLE_GATE], gates);
     ht_cpu_count_rows(f, &it->part[HT_ROLE_UP], rows_read(n_list, n));
 }

@@ -33,7 +33,7 @@ static void prepare(const ht_op_predict *p, uint32_t t, void *work)
 {
     prepared x = place(p, work);
 
-    x.base = ht_signs_quantise(p->x + (size_t)t * p->x_stride, p->k, x.q, x.m);
+    x.base = ht_signs_quantise(p->x + (size_t)(p->tokens ? p->tokens[t] : t) * p->x_stride, p->k, x.q, x.m);
     ht_signs_table(x.q, x.n_blocks, x.table);
     memcpy(work, &x.base, sizeof x.base);
 }
@@ -137,5 +137,33 @@ bool ht_cpu_plan_predict(cpu_op *op)
         op->most[1] = (uint32_t)(TAKE_BYTES / (bytes * op->grain[1]));
         op->contested[1] = true;
     }
+    return true;
+}
+
+/* Rows of one tile. */
+static void signs_tile(const cpu_op *op, uint32_t tile, uint32_t thread)
+{
+    const ht_op_signs *s = &op->op.signs;
+    float *row = cpu_work_space(op, thread);
+
+    for (uint32_t r = tile * HT_SIGNS_ROWS; r < (tile + 1) * HT_SIGNS_ROWS; r++) {
+        if (r < s->w.n)
+            ht_type_dequant((ht_type)s->w.type, (const uint8_t *)s->w.host + (size_t)r * s->w.stride, s->w.k, row);
+        else
+            for (uint32_t i = 0; i < s->w.k; i++)
+                row[i] = -1.0f; /* rows behind the last: bits 0 */
+        ht_signs_set_row(s->signs, s->w.k, r, row);
+    }
+}
+
+bool ht_cpu_plan_signs(cpu_op *op)
+{
+    const ht_op_signs *s = &op->op.signs;
+
+    if (!ht_type_get(s->w.type) || !s->w.host || !s->signs || s->w.n == 0 || s->w.k > 2 * CPU_TILE || s->w.k == 0)
+        return false;
+    op->n_phases = 1;
+    op->phase[0] = signs_tile;
+    op->n_chunks[0] = ht_signs_tiles(s->w.n);
     return true;
 }

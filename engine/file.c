@@ -314,29 +314,7 @@ hearth_status hearth_file_read(const hearth_file *f, uint64_t i, uint64_t first,
 
 hearth_status hearth_file_verify(const hearth_file *f, hearth_error *error)
 {
-    ht_error *err = ht_err(error);
-    const ht_tensor *t = ht_gguf_find_tensor(f->g, HT_GGUF_CHECKSUM);
-    const char *path = ht_gguf_path(f->g, 0);
-    uint64_t bytes = ht_gguf_file_bytes(f->g, 0), h[2];
-    ht_hash hash;
-    bool same = true;
-
-    if (!t || !t->data || t->bytes != HT_GGUF_CHECKSUM_BYTES || t->file || ht_gguf_n_files(f->g) != 1)
-        return (hearth_status)ht_fail(err, HT_EFORMAT, "%s: the file has no checksum at its end", path);
-    ht_status st = ht_gguf_check_size(f->g, err);
-    if (st != HT_OK)
-        return (hearth_status)st;
-    const uint8_t *sum = t->data, *file = sum - t->offset;
-    ht_hash_begin(&hash, 0);
-    ht_hash_add(&hash, file, (size_t)t->offset);
-    ht_hash_end(&hash, h);
-    for (uint32_t i = 0; i < HT_GGUF_CHECKSUM_BYTES; i++)
-        same &= sum[i] == (uint8_t)(h[i / 8] >> (8 * (i % 8)));
-    for (uint64_t i = t->offset + t->bytes; i < bytes; i++)
-        same &= file[i] == 0;
-    return same ? HEARTH_OK
-                : (hearth_status)ht_fail(err, HT_EFORMAT, "%s: the file is damaged: its bytes do not match its checksum",
-                                         path);
+    return (hearth_status)ht_gguf_verify(f->g, ht_err(error));
 }
 
 /* ---- Writing ----------------------------------------------------------------------------------------------------- */

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "engine/base/types.h"
+#include "engine/predict.h"
 
 enum { LAYERS_AHEAD = 4 }; /* of a prompt, queued before the first is done */
 /* Bytes of neuron-major parts that are built after a token, at most: some milliseconds. */
@@ -81,6 +82,14 @@ static void layout(ht_forward *f, carver *c)
     f->logits = carve(c, (size_t)f->logit_rows * m->n_vocab, sizeof(float));
     f->loads = carve(c, m->n_layer, sizeof *f->loads);
     f->ffn_work = f->sparse ? carve(c, 1, ht_ffn_work_bytes(m->max_used, m->max_ff, m->d_model)) : NULL;
+    if (m->predict) {
+        uint32_t rank = m->predict->max_rank;
+        f->mask_words = (m->max_ff + 31) / 32;
+        f->mask = carve(c, slots * f->mask_words, sizeof(uint32_t));
+        f->scores = carve(c, rank ? n * m->max_ff : 0, sizeof(float));
+        f->low = carve_act(c, n, rank, q8);
+        f->predict_work = carve(c, 1, HT_PREDICT_WORK(m->d_model));
+    }
 }
 
 uint64_t ht_forward_bytes(const ht_model *m, bool f32, bool sparse, uint32_t batch, uint32_t logit_rows)

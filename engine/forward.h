@@ -49,7 +49,14 @@ typedef struct ht_forward {
     size_t *rope_at;       /* [n_ropes] first float of each table */
     float *logits;         /* [logit_rows][n_vocab] */
 
+    uint32_t *mask;        /* [slots][mask_words] of a feed-forward block's hidden units; where neurons are foretold */
+    uint32_t mask_words;
+    float *scores;         /* [batch][max_ff], low-rank predictors */
+    ht_act low;            /* [batch][max_rank] */
+    void *predict_work;
+
     _Atomic uint64_t n_active, n_neurons; /* of passes of one token */
+    ht_mask_counts counts;                /* of passes of several */
 
     hearth_trace_fn *trace; /* who listens to feed-forward blocks; NULL: nobody */
     void *trace_user;

@@ -7,7 +7,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "engine/base/hash.h"
 #include "engine/gguf_impl.h"
+#include "engine/gguf_write.h"
 
 typedef unsigned long long ull;
 
@@ -409,4 +411,30 @@ ht_status ht_gguf_index_add(ht_gguf *g, const ht_kv *kv)
     g->kv_index = index;
     g->n_extra++;
     return HT_OK;
+}
+
+ht_status ht_gguf_verify(const ht_gguf *g, ht_error *err)
+{
+    const ht_tensor *t = ht_gguf_find_tensor(g, HT_GGUF_CHECKSUM);
+    const char *path = ht_gguf_path(g, 0);
+    uint64_t bytes = ht_gguf_file_bytes(g, 0), h[2];
+    ht_hash hash;
+    bool same = true;
+
+    if (!t || !t->data || t->bytes != HT_GGUF_CHECKSUM_BYTES || t->file || ht_gguf_n_files(g) != 1)
+        return ht_fail(err, HT_EFORMAT, "%s: the file has no checksum at its end", path);
+    ht_status st = ht_gguf_check_size(g, err);
+    if (st != HT_OK)
+        return st;
+    const uint8_t *sum = t->data, *file = sum - t->offset;
+    ht_hash_begin(&hash, 0);
+    ht_hash_add(&hash, file, (size_t)t->offset);
+    ht_hash_end(&hash, h);
+    for (uint32_t i = 0; i < HT_GGUF_CHECKSUM_BYTES; i++)
+        same &= sum[i] == (uint8_t)(h[i / 8] >> (8 * (i % 8)));
+    for (uint64_t i = t->offset + t->bytes; i < bytes; i++)
+        same &= file[i] == 0;
+    return same ? HT_OK
+                : ht_fail(err, HT_EFORMAT, "%s: the file is damaged: its bytes do not match its checksum",
+                                         path);
 }

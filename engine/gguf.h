@@ -64,6 +64,9 @@ uint32_t ht_gguf_version(const ht_gguf *g);
 uint64_t ht_gguf_file_bytes(const ht_gguf *g, uint32_t file);
 /* HT_EIO where a file is shorter now than when it was opened: touching its end would end the process. */
 ht_status ht_gguf_check_size(const ht_gguf *g, ht_error *err);
+/* Reads the whole file and compares it with the checksum at its end (ht_gguf_writer_seal). EFORMAT: it differs, or there is
+ * none. */
+ht_status ht_gguf_verify(const ht_gguf *g, ht_error *err);
 uint64_t ht_gguf_table_bytes(const ht_gguf *g); /* memory taken beside the mapping */
 
 uint64_t ht_gguf_n_kv(const ht_gguf *g);

@@ -287,6 +287,7 @@ void hearth_model_close(hearth_model **mp)
         m->exec->ops->close(m->exec);
     ht_topology_deinit(&m->topology);
     ht_store_close(&m->store);
+    ht_predict_close(&m->m.predict);
     ht_model_free(&m->m);
     ht_tokenizer_close(&m->tok);
     ht_gguf_close(&m->gguf);
@@ -341,5 +342,40 @@ hearth_status hearth_model_get_info(const hearth_model *m, hearth_model_info *ou
     ht_gguf_f32(m->gguf, "hearth.sampling.top_p", &i.top_p, NULL);
     ht_gguf_f32(m->gguf, "hearth.sampling.repeat_penalty", &i.repeat_penalty, NULL);
     HT_RESULT(out, &i);
+    return HEARTH_OK;
+}
+
+hearth_status hearth_model_predict(hearth_model *m, const char *profile, hearth_error *error)
+{
+    ht_error *err = ht_err(error);
+    char fingerprint[33];
+    ht_predict *p;
+    ht_status st;
+
+    if (!m->exec || !m->sparse)
+        return (hearth_status)ht_fail(err, HT_EINVAL, "neurons are foretold where they can be skipped: not with sparsity off, and "
+                                                      "of activations that have zeros");
+    ht_os_lock(&m->budget_lock);
+    bool busy = m->reserved || m->m.predict;
+    ht_os_unlock(&m->budget_lock);
+    if (busy)
+        return (hearth_status)ht_fail(err, HT_EBUSY, "predictors are chosen once, before the model's first session");
+    const double t0 = ht_os_now();
+    if ((st = (ht_status)hearth_model_fingerprint(m, fingerprint, error)) != HT_OK ||
+        (st = ht_predict_open(&p, profile, &m->m, fingerprint, err)) != HT_OK)
+        return (hearth_status)st;
+    uint64_t taken = m->m.weight_bytes + m->exec_bytes + m->table_bytes, budget = m->budget.ram_bytes;
+    if (budget && (budget < taken || budget - taken < p->bytes))
+        st = ht_fail(err, HT_ENOMEM, "the signs of the weights, for predictors, take %.0f MiB more than the budget",
+                     (double)(p->bytes + taken - budget) / (1 << 20));
+    if (st != HT_OK || (st = ht_predict_prepare(p, &m->m, m->exec, err)) != HT_OK) {
+        ht_predict_close(&p);
+        return (hearth_status)st;
+    }
+    m->m.predict = p;
+    m->table_bytes += p->bytes;
+    if (p->bytes)
+        ht_model_log(m, HEARTH_LOG_INFO, "signs of the weights, for predictors: %.0f MiB, made in %.1f s",
+                     (double)p->bytes / (1 << 20), ht_os_now() - t0);
     return HEARTH_OK;
 }

@@ -125,6 +125,13 @@ HEARTH_API hearth_status hearth_model_open(hearth_model **out, const char *path,
 /* Sessions must be closed first. NULL and *NULL are allowed; *m becomes NULL. */
 HEARTH_API void hearth_model_close(hearth_model **m);
 
+/* From now on the model's feed-forward blocks compute the neurons that the predictors of this profile name and take the
+ * others as zero: faster, and no longer the same tokens (hearth_profiler.h, docs/predictors.md). Before any session is open.
+ * Fails: EMISMATCH (a profile of another model), EINVAL (it holds no predictor, or the model was opened with sparsity OFF or
+ * for its vocabulary only), EBUSY (a session is open, or predictors are in use already), EFORMAT, EUNSUPPORTED, EIO,
+ * ENOMEM; the model then stays as it was. */
+HEARTH_API hearth_status hearth_model_predict(hearth_model *m, const char *profile, hearth_error *err);
+
 /* The thread that calls computes too, beside the model's own. Those are bound to processors where that helps; this
  * binds the calling thread alike, to the processor left for it (bind false: lets it run anywhere again). For
  * programs that own the thread; unbind it before the model is closed. False: nothing was changed. */
@@ -249,6 +256,9 @@ typedef struct hearth_stats {
     uint64_t neurons_active, neurons_total; /* non-zero intermediate units over all that were computed in decoding */
     uint64_t kv_bytes, scratch_bytes;      /* committed now */
     uint64_t weight_bytes_read;            /* in decoding: skipped rows of feed-forward blocks are not among them */
+    /* Predictors against what was computed, in passes of several tokens (prompts, texts scored): neurons, those not zero,
+     * those predicted, those of both. Recall is hit / active, precision hit / predicted. */
+    uint64_t mask_neurons, mask_active, mask_predicted, mask_hit;
 } hearth_stats;
 HEARTH_API hearth_status hearth_session_get_stats(const hearth_session *s, hearth_stats *stats);
 

@@ -7,6 +7,8 @@
 
 #include <string.h>
 
+#include "engine/predict.h"
+
 enum { MAX_OPS = 24 };
 
 typedef struct ops {
@@ -237,6 +239,11 @@ static void look_at(ht_layer_load *l)
     l->seen_neurons = neurons;
 }
 
+static bool foretold(const ht_forward *f, uint32_t il)
+{
+    return f->m->predict && f->m->predict->layers[il].kind != HT_PREDICT_EXACT;
+}
+
 static ht_op_ffn ffn_op(ht_forward *f, const ht_ffn *ff, ht_ffn_item *items, uint32_t n_items, uint32_t n_ff, float *y,
                         uint32_t il, bool shared, uint32_t n_tok)
 {
@@ -247,6 +254,11 @@ static ht_op_ffn ffn_op(ht_forward *f, const ht_ffn *ff, ht_ffn_item *items, uin
     op.h.stride = n_ff;
     if (op.h.q8.stride)
         op.h.q8.stride = n_ff % 32 ? 0 : n_ff;
+    if (!shared && foretold(f, il)) {
+        op.mask = f->mask;
+        op.mask_stride = f->mask_words;
+        op.counts = &f->counts;
+    }
     if (n_tok > 1)
         return op;
     ht_layer_load *load = &f->loads[il];
@@ -301,6 +313,38 @@ static ht_status tell(ht_forward *f, ops *o, uint32_t il, uint32_t n, bool share
     return HT_OK;
 }
 
+/* Queues what fills the masks of an item's tokens. */
+static void foretell(ops *o, ht_forward *f, uint32_t il, uint32_t expert, const ht_ffn_item *it)
+{
+    const ht_ffn *ff = &f->m->layers[il].ffn;
+    const ht_predict_layer *p = &f->m->predict->layers[il];
+    uint32_t k = f->m->d_model, rank = p->a.n;
+    ht_op_predict op = { .n = ff->n_ff, .k = k, .threshold = p->threshold + (size_t)expert * ff->n_ff,
+                         .mask = f->mask + (size_t)it->slot * f->mask_words, .mask_stride = f->mask_words };
+
+    if (p->kind == HT_PREDICT_LOW_RANK) {
+        ht_act low = f->low;
+        low.stride = rank;
+        if (low.q8.stride)
+            low.q8.stride = rank % 32 ? 0 : rank;
+        matmul(o, p->a, NULL, f->xn, low.f, rank, false);
+        if (low.q8.stride)
+            add(o, HT_OP_QUANTISE)->quantise = (ht_op_quantise){ .x = low, .k = rank };
+        matmul(o, p->b, NULL, low, f->scores, ff->n_ff, false);
+        op.scores = f->scores;
+        op.scores_stride = ff->n_ff;
+    } else {
+        op.signs = p->signs + (size_t)expert * p->signs_bytes;
+        op.x = f->xn.f;
+        op.x_stride = f->xn.stride;
+        op.tokens = it->tokens;
+        op.work = f->predict_work;
+    }
+    ht_op *queued = add(o, HT_OP_PREDICT);
+    queued->n_tok = it->n_tokens;
+    queued->predict = op;
+}
+
 static ht_status dense_ffn(ops *o, ht_forward *f, uint32_t il, uint32_t n, const ht_cancel *cancel, ht_error *err)
 {
     const ht_ffn *ff = &f->m->layers[il].ffn;
@@ -313,6 +357,8 @@ static ht_status dense_ffn(ops *o, ht_forward *f, uint32_t il, uint32_t n, const
     it->n_tokens = n;
     if ((st = ht_store_want(f->store, &whole, 1, il, &t)) || (st = lease_item(f, ff, &t, 0, it)))
         return ht_fail(err, st, "weights of layer %u are not available", il);
+    if (foretold(f, il))
+        foretell(o, f, il, 0, it);
     add(o, HT_OP_FFN)->ffn = ffn_op(f, ff, it, 1, ff->n_ff, f->y, il, false, n);
     ht_store_release(f->store, &t); /* the mapping stays; a dense block is held for good */
     return tell(f, o, il, n, false, cancel, err);
@@ -392,6 +438,11 @@ static ht_status mixture(ops *o, ht_forward *f, uint32_t il, uint32_t n, const h
     for (uint32_t i = 0; i < n_items; i++)
         if ((st = lease_item(f, ff, &t, i, &items[i])) != HT_OK)
             return ht_fail(err, st, "expert %u of layer %u is not available", f->clusters[i].expert, il);
+    for (uint32_t i = 0; foretold(f, il) && i < n_items; i++) {
+        foretell(o, f, il, f->clusters[i].expert, &items[i]);
+        if (o->n == MAX_OPS / 2 && (st = submit(f, o, NULL, err)) != HT_OK)
+            return st;
+    }
     add(o, HT_OP_FFN)->ffn = ffn_op(f, ff, items, n_items, ff->n_ff, f->y, il, false, n);
     ht_store_release(f->store, &t);
     if ((st = tell(f, o, il, n, false, cancel, err)) != HT_OK)

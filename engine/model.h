@@ -85,6 +85,7 @@ typedef struct ht_model {
         max_v_heads;
     bool recurrent;                        /* some layer has recurrent state */
     uint64_t n_params, weight_bytes, bytes_per_token, ffn_bytes_per_token; /* the latter: of these by feed-forward blocks */
+    struct ht_predict *predict;            /* engine/predict.h; NULL: no neuron is foretold */
     void **chunks;                         /* everything allocated at load */
     size_t n_chunks, cap_chunks;
     uint64_t table_bytes;                  /* of the chunks: vectors as float32, lists of layers and experts */

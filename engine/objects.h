@@ -10,6 +10,7 @@
 #include "engine/chat.h"
 #include "engine/forward.h"
 #include "engine/hearth.h"
+#include "engine/predict.h"
 #include "engine/tokenizer.h"
 
 struct hearth_model {

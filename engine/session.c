@@ -274,6 +274,12 @@ hearth_status hearth_session_get_stats(const hearth_session *s, hearth_stats *ou
     const ht_model *w = &s->model->m;
     r.weight_bytes_read =
         s->forward.n_single * (w->bytes_per_token - w->ffn_bytes_per_token) + atomic_load(&s->forward.n_bytes);
+    if (w->predict)
+        r.weight_bytes_read += s->forward.n_single * w->predict->bytes_per_token;
+    r.mask_neurons = atomic_load(&s->forward.counts.neurons);
+    r.mask_active = atomic_load(&s->forward.counts.active);
+    r.mask_predicted = atomic_load(&s->forward.counts.predicted);
+    r.mask_hit = atomic_load(&s->forward.counts.hit);
     r.kv_bytes = ht_state_bytes(&s->state);
     r.scratch_bytes = s->forward.bytes + s->state.partial_bytes;
     HT_RESULT(out, &r);

@@ -102,17 +102,20 @@ static int check_profile(const ht_loaded *l, const ht_options *o)
     hearth_profile *profile = NULL;
     char model[33], cached[3200];
     const char *path = o->profile;
-    if (!path && !o->verbose && !o->log)
+    const bool predicted = is(o->sparsity, "predicted");
+    if (!path && !predicted && !o->verbose && !o->log)
         return HT_EXIT_OK;
     if (hearth_model_fingerprint(l->model, model, &err) != HEARTH_OK)
         return ht_call_failed(&err, false);
     if (!path) {
         if (!ht_load_cached_profile(model, false, cached, sizeof cached) || access(cached, F_OK))
-            return HT_EXIT_OK;
+            return predicted ? ht_usage_error("--sparsity predicted needs a profile of this model: `hearth profile` makes one, "
+                                              "--profile FILE names one")
+                             : HT_EXIT_OK;
         path = cached;
     }
     hearth_status st = hearth_profile_read(&profile, path, model, &err);
-    if (st != HEARTH_OK && o->profile)
+    if (st != HEARTH_OK && (o->profile || predicted))
         return ht_call_failed(&err, false);
     if (st != HEARTH_OK) {
         ht_detail("the profile in the cache folder is not used: %s", err.text);
@@ -122,6 +125,8 @@ static int check_profile(const ht_loaded *l, const ht_options *o)
     hearth_profile_get_info(profile, &info);
     ht_detail("profile %s: %llu tokens, density %.1f %%", path, (unsigned long long)info.tokens, 100 * info.density);
     hearth_profile_close(&profile);
+    if (predicted && hearth_model_predict(l->model, path, &err) != HEARTH_OK)
+        return ht_call_failed(&err, false);
     return HT_EXIT_OK;
 }
 
@@ -144,6 +149,7 @@ int ht_load_model(ht_loaded *l, const char *path, const ht_options *o, const ht_
         p.sparsity = HEARTH_SPARSITY_OFF;
     else if (is(o->sparsity, "exact"))
         p.sparsity = HEARTH_SPARSITY_EXACT;
+
     if (is(o->io, "mmap"))
         p.io = HEARTH_IO_MMAP;
     p.deterministic = o->deterministic;

@@ -177,6 +177,9 @@ typedef struct ht_op_attend {
     size_t n_partial; /* floats */
 } ht_op_attend;
 
+/* How masks did against what was computed: neurons, those not zero, those in the mask, those of both. */
+typedef struct ht_mask_counts { _Atomic uint64_t neurons, active, predicted, hit; } ht_mask_counts;
+
 /* One expert's (or the dense block's) share of a feed-forward operation. */
 typedef struct ht_ffn_item {
     ht_part part[HT_N_ROLES]; /* gate.host NULL: no gate. Whole expert, rows = neurons for gate and up */
@@ -212,6 +215,7 @@ typedef struct ht_op_ffn {
     uint32_t y_stride;
     _Atomic uint64_t *n_active, *n_neurons; /* counters: h elements that are not zero, and all; NULL: do not count */
     _Atomic uint64_t *n_bytes;              /* counter: bytes of weights read (n_tok == 1), or NULL */
+    ht_mask_counts *counts;                 /* how masks did, where all neurons are computed (n_tok > 1), or NULL */
     bool sparse;
     const uint32_t *mask; /* [rows of h][mask_stride], or NULL */
     uint32_t mask_stride; /* words, at least (n_ff + 31) / 32 */
@@ -302,11 +306,18 @@ typedef struct ht_op_predict {
     const uint8_t *signs;   /* ht_signs_bytes(n, k) */
     const float *x;
     uint32_t x_stride;
+    const uint32_t *tokens; /* [n_tok] rows of x; NULL: all in order */
     uint32_t *mask;         /* [n_tok] of (n + 31) / 32 words, bits behind n are 0 */
     uint32_t mask_stride;   /* words from token to token */
     void *work;             /* HT_PREDICT_WORK(k) bytes, 64-byte aligned; for `signs` where n_tok == 1 */
 } ht_op_predict;
 #define HT_PREDICT_WORK(k) (64 + ((size_t)(k) + 31) / 32 * (128 + 32 + 2))
+
+/* The signs of all of w (a quantised or float matrix), packed: ht_signs_bytes(w.n, w.k) bytes. */
+typedef struct ht_op_signs {
+    ht_part w;
+    uint8_t *signs;
+} ht_op_signs;
 
 typedef enum ht_op_kind {
     HT_OP_EMBED,
@@ -325,6 +336,7 @@ typedef enum ht_op_kind {
     HT_OP_QUANTISE,
     HT_OP_PREDICT,
     HT_OP_TRANSPOSE,
+    HT_OP_SIGNS,
     HT_N_OPS
 } ht_op_kind;
 
@@ -349,6 +361,7 @@ typedef struct ht_op {
         ht_op_quantise quantise;
         ht_op_predict predict;
         ht_op_transpose transpose;
+        ht_op_signs signs;
     };
 } ht_op;
 

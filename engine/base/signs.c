@@ -9,13 +9,15 @@ enum { Q_MAX = 7, M_MAX = 255 };
 
 void ht_signs_set_row(uint8_t *signs, uint32_t k, uint32_t row, const float *w)
 {
-    uint8_t *tile = signs + ht_signs_bytes(row / HT_SIGNS_ROWS * HT_SIGNS_ROWS, k);
+    uint8_t *at = signs + ht_signs_bytes(row / HT_SIGNS_ROWS * HT_SIGNS_ROWS, k) + row % HT_SIGNS_ROWS;
 
-    for (uint32_t i = 0; i < k; i++) {
-        uint8_t *block = tile + (size_t)(i / HT_SIGNS_COLS) * HT_SIGNS_BLOCK;
-        uint32_t c = i % HT_SIGNS_COLS;
-        if (w[i] >= 0.0f)
-            block[c / 8 * HT_SIGNS_ROWS + row % HT_SIGNS_ROWS] |= (uint8_t)(1u << c % 8);
+    for (uint32_t i = 0; i < k; i += HT_SIGNS_COLS, at += HT_SIGNS_BLOCK) {
+        const uint32_t n = k - i < HT_SIGNS_COLS ? k - i : HT_SIGNS_COLS;
+        uint32_t bits = 0;
+        for (uint32_t c = 0; c < n; c++)
+            bits |= (uint32_t)(w[i + c] >= 0.0f) << c;
+        for (uint32_t b = 0; b < 4; b++)
+            at[b * HT_SIGNS_ROWS] = (uint8_t)(bits >> 8 * b);
     }
 }
 

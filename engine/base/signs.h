@@ -40,7 +40,7 @@ static inline size_t ht_signs_bytes(uint32_t n, uint32_t k)
     return (size_t)ht_signs_tiles(n) * ht_signs_blocks(k) * HT_SIGNS_BLOCK;
 }
 
-/* Writes the signs of w[0..k) as row `row` of `signs`, whose bits there are 0 before. */
+/* Writes the signs of w[0..k) as row `row` of `signs`. */
 void ht_signs_set_row(uint8_t *signs, uint32_t k, uint32_t row, const float *w);
 
 /* Four-bit activations of x[0..k): q[32 * blocks], m[blocks], zeros behind k. Returns base. Not finite: all zeros. */

@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Predictors at run time: what a profile holds of each layer (thresholds, small matrices), ready for the executor's
+ * operations. Under `--sparsity predicted` a layer's feed-forward block computes the neurons that its predictor names
+ * and takes the others as zero, token by token, in prompts too: so a batch split changes nothing.
+ *
+ * Owner: ht_predict_open/close; the model outlives it, the profile's file stays open with it. Threads: read-only once
+ * prepared. */
+#ifndef HT_PREDICT_H
+#define HT_PREDICT_H
+
+#include "engine/base/exec.h"
+#include "engine/gguf.h"
+#include "engine/model.h"
+
+/* EXACT: no predictor; what is provably zero is skipped. SIGN: engine/base/signs.h, from the gate's own signs (of the
+ * up projection where there is no gate). LOW_RANK: score = b (a x). */
+typedef enum ht_predict_kind { HT_PREDICT_EXACT, HT_PREDICT_SIGN, HT_PREDICT_LOW_RANK } ht_predict_kind;
+
+typedef struct ht_predict_layer {
+    ht_predict_kind kind;
+    const float *threshold; /* [n_expert][n_ff] */
+    uint8_t *signs;         /* [n_expert] of signs_bytes */
+    size_t signs_bytes;
+    ht_part a, b; /* rank rows of d_model; n_ff rows of rank */
+} ht_predict_layer;
+
+typedef struct ht_predict {
+    ht_gguf *file;
+    uint32_t n_layer, max_rank;
+    ht_predict_layer *layers;
+    uint8_t *signs;
+    uint64_t bytes;           /* of memory beside the file's mapping */
+    uint64_t bytes_per_token; /* of predictors that one token reads */
+} ht_predict;
+
+/* Reads the predictors of a profile. fingerprint: of the model that it must be of. Fails: EFORMAT (damaged, or
+ * nonsense), EUNSUPPORTED (of a newer version, or with a predictor that this model cannot have), EMISMATCH (of another
+ * model), EINVAL (it holds no predictor), EIO, ENOMEM. */
+ht_status ht_predict_open(ht_predict **out, const char *path, const ht_model *m, const char *fingerprint,
+                          ht_error *err);
+void ht_predict_close(ht_predict **p);
+/* Packs the signs that predictors need from the model's weights, by all threads of the executor. */
+ht_status ht_predict_prepare(ht_predict *p, const ht_model *m, ht_exec *exec, ht_error *err);
+
+/* The part of an expert whose sign its neurons' activity follows. */
+static inline const ht_part *ht_predict_source(const ht_ffn *ff, uint32_t expert)
+{
+    const ht_part *parts = ff->experts[expert];
+    return parts[HT_ROLE_GATE].host ? &parts[HT_ROLE_GATE] : &parts[HT_ROLE_UP];
+}
+
+#endif
