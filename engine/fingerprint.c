@@ -9,7 +9,7 @@
 #include "engine/base/hash.h"
 #include "engine/objects.h"
 
-enum { WHOLE = 2048, PIECES = 4, PIECE = 256 }; /* bytes: tensors read as a whole; pieces of larger ones */
+enum { WHOLE = 2048, PIECES = 3, PIECE = 256 }; /* bytes: tensors read as a whole; pieces of larger ones */
 
 static void add_number(ht_hash *s, uint64_t v)
 {
@@ -60,6 +60,20 @@ static bool matters(ht_str key, ht_str arch)
            (key.n > arch.n && !memcmp(key.s, arch.s, arch.n) && key.s[arch.n] == '.');
 }
 
+static const uint8_t *piece(const ht_tensor *t, uint64_t i)
+{
+    return (const uint8_t *)t->data + (t->bytes - PIECE) / (PIECES - 1) * i;
+}
+
+/* A cold file is read at a thousand places: all at once, not one after the other. */
+static void ask_for_tensor(const ht_tensor *t)
+{
+    if (t->data && t->bytes <= WHOLE)
+        ht_os_will_need(t->data, (size_t)t->bytes);
+    for (uint64_t i = 0; t->data && t->bytes > WHOLE && i < PIECES; i++)
+        ht_os_will_need(piece(t, i), PIECE);
+}
+
 static void add_tensor(ht_hash *s, const ht_tensor *t)
 {
     const uint8_t *bytes = t->data;
@@ -75,7 +89,7 @@ static void add_tensor(ht_hash *s, const ht_tensor *t)
         return;
     }
     for (uint64_t i = 0; i < PIECES; i++)
-        ht_hash_add(s, bytes + (t->bytes - PIECE) / (PIECES - 1) * i, PIECE);
+        ht_hash_add(s, piece(t, i), PIECE);
 }
 
 hearth_status hearth_model_fingerprint(const hearth_model *m, char out[33], hearth_error *error)
@@ -88,6 +102,8 @@ hearth_status hearth_model_fingerprint(const hearth_model *m, char out[33], hear
 
     if (st != HT_OK)
         return (hearth_status)st;
+    for (uint64_t i = 0; i < ht_gguf_n_tensors(g); i++)
+        ask_for_tensor(ht_gguf_tensor_at(g, i));
     ht_gguf_str(g, "general.architecture", &arch, NULL);
     for (uint64_t i = 0; i < ht_gguf_n_kv(g); i++) {
         const ht_kv *kv = ht_gguf_kv_at(g, i);

@@ -163,7 +163,8 @@ HEARTH_API hearth_status hearth_model_get_info(const hearth_model *m, hearth_mod
 /* What a profile belongs to: 32 hexadecimal digits and a terminator, made of the architecture's metadata (overrides
  * counted), of names, types and shapes of all tensors and of samples of their bytes. The file's path and name, the order
  * of what it holds, whether it is split, and the vocabulary do not matter; another quantisation of the same model is
- * another model. Reads about 2 KiB of each tensor: milliseconds. Fails: EIO where the file has been cut. */
+ * another model. Reads 2 KiB of each tensor at most: milliseconds, and of a file that is not in the page cache as long as
+ * the disk takes for some hundred small reads side by side. Fails: EIO where the file has been cut. */
 HEARTH_API hearth_status hearth_model_fingerprint(const hearth_model *m, char out[33], hearth_error *err);
 
 /* ---- Text and tokens --------------------------------------------------------------------------------------------- */

@@ -6,7 +6,7 @@
 
 #include "offline_profiler/page.h"
 
-enum { WIDTH = 560, HEIGHT = 330, LEFT = 58, RIGHT = 24, TOP = 12, BOTTOM = 46, MOST_TICKS = 12 };
+enum { WIDTH = 560, HEIGHT = 330, LEFT = 64, RIGHT = 24, TOP = 12, BOTTOM = 46, MOST_TICKS = 12 };
 
 /* ---- Axes ---- */
 
@@ -39,7 +39,7 @@ static uint32_t choose_ticks(const ht_axis *a, double ticks[MOST_TICKS])
         return n;
     }
     double span = a->max - a->min, step = pow(10, floor(log10(span / 4)));
-    step *= span / step > 40 ? 10 : span / step > 20 ? 5 : span / step > 8 ? 2 : 1;
+    step *= span / step > 25 ? 10 : span / step > 12 ? 5 : span / step > 8 ? 2 : 1;
     int first = (int)ceil(a->min / step - 1e-9), last = (int)floor(a->max / step + 1e-9);
     for (int i = first; i <= last && n < MOST_TICKS; i++)
         ticks[n++] = i * step;

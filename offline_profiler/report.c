@@ -88,7 +88,8 @@ static void head(ht_page *page, const hearth_profile *p)
                       "<title>Profile of %s</title>\n<style>\n", name);
     ht_page_raw(page, ht_report_style);
     ht_report_colours(page);
-    ht_page_add(page, "</style></head>\n<body><main>\n<h1>%s</h1><p class=\"soft\">%s</p>\n", name, p->description);
+    ht_page_add(page, "</style></head>\n<body><main class=\"%s\">\n<h1>%s</h1><p class=\"soft\">%s</p>\n",
+                p->n_layer > 16 ? "many" : "few", name, p->description);
     ht_page_add(page, "<p class=\"facts\">%.0f tokens of %.1f KB of text in windows of %u, by %s; model <code>%s</code></p>\n",
                 (double)p->tokens, (double)p->text_bytes / 1024, p->window, p->created_by, p->model);
     ht_page_raw(page, "<div class=\"tiles\">\n");
@@ -127,11 +128,11 @@ static float **sorted_layers(const hearth_profile *p)
 static void frequency_curves(ht_page *page, const hearth_profile *p, float **rows)
 {
     double least = 0.1, x[POINTS], y[POINTS];
-    for (uint32_t i = 0; i < p->n_layer; i++) /* one token in all, at most a millionth */
+    for (uint32_t i = 0; i < p->n_layer; i++) /* one token in all; rarer than 0.001 % is the edge */
         for (size_t j = 0; rows[i] && j < neurons(&p->layers[i]); j++)
             if (rows[i][j] > 0.0f && (double)rows[i][j] < least)
                 least = (double)rows[i][j];
-    least = pow(10, floor(log10(least < 1e-6 ? 1e-6 : least)));
+    least = pow(10, floor(log10(least < 1e-5 ? 1e-5 : least)));
     ht_chart c = ht_chart_begin(page, "How often neurons fire",
                                 "Neurons of each layer in the order of how often they fire; the steeper, the more uneven.",
                                 (ht_axis){ .label = "neurons, most active first", .max = 1, .percent = true },

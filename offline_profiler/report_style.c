@@ -29,6 +29,7 @@ const char ht_report_style[] =
     ".mid{text-anchor:middle}.end{text-anchor:end}\n"
     ".grid{stroke:var(--grid)}.axis{stroke:var(--soft);stroke-opacity:.6}\n"
     ".line{fill:none;stroke-width:1.8;stroke-linejoin:round;stroke-linecap:round}polyline.line:hover{stroke-width:3.6}\n"
+    ".many polyline.line{stroke-width:1;stroke-opacity:.8}\n"
     ".even{stroke:var(--soft);stroke-dasharray:4 4;stroke-width:1.2}\n"
     ".one{stroke:var(--accent)}.two{stroke:var(--second)}.dashed{stroke-dasharray:6 4}\n"
     ".dot.one,.bar.one{fill:var(--accent)}.dot.two,.bar.two{fill:var(--second)}\n"

@@ -7,8 +7,9 @@
 #include "tests/tools/command.h"
 
 static const char *const built[] = { "run",        "chat",    "bench", "perplexity", "logits", "tokenize",
-                                     "detokenize", "inspect", "synth", "hardware",   "help",   "version" };
-static const char *const later[] = { "profile", "plan", "serve", "template", "quantize", "convert", "cache-sim" };
+                                     "detokenize", "inspect", "synth", "hardware",   "help",   "version",
+                                     "profile" };
+static const char *const later[] = { "plan", "serve", "template", "quantize", "convert", "cache-sim" };
 
 #define COUNT(a) (sizeof(a) / sizeof *(a))
 
@@ -133,7 +134,8 @@ Test(refusals, values_of_later_versions_by_name)
     REFUSED("opencl", "bench", "--device=opencl");
     REFUSED("direct", "perplexity", "--io", "direct", "-p", "x");
     REFUSED("cached", "logits", "--io", "cached", "--tokens", "1", "-o", "/dev/null");
-    REFUSED("--profile", "run", "--profile", "x.gguf", "-p", "x");
+    REFUSED("--pack", "profile", "--pack", "-p", "x");
+    REFUSED("--quality", "profile", "--quality", "0.01", "-p", "x");
     REFUSED("--routing-trace", "bench", "--routing-trace", "x.csv");
 }
 

@@ -9,7 +9,9 @@
 
 #include "tests/tools/command.h"
 
-static const char program[] = "#include <hearth.h>\n#include <stdio.h>\nint main(void)\n{\n    hearth_error err;\n"
+static const char program[] = "#include <hearth_profiler.h>\n#include <stdio.h>\nint main(void)\n{\n    hearth_error err;\n    "
+                              "hearth_profile *p = 0;\n    if (hearth_profile_read(&p, \"/nowhere\", 0, &err) != "
+                              "HEARTH_EIO)\n        return 2;\n"
                               "    hearth_model *m = 0;\n    puts(hearth_version());\n"
                               "    return hearth_model_open(&m, \"/nowhere\", 0, &err) == HEARTH_EIO ? 0 : 1;\n}\n";
 
