@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * hearth, the command: the table of commands, their help, and the way from argv into one of them. Each command lives
- * in a file of its own and uses the library through hearth.h only. */
+ * in a file of its own and uses the library through its two public headers only. */
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
