@@ -33,7 +33,8 @@ static void collect(uint64_t sum[2], const ht_hash *s)
     sum[1] += h[1];
 }
 
-/* The values that the layers are built from: numbers as double or int64, so that a u32 in one file is a u64 in another. */
+/* The values that the layers are built from: numbers as double or int64, so that a u32 in one file is a u64 in another.
+ */
 static void add_value(ht_hash *s, const ht_kv *kv)
 {
     ht_str text;

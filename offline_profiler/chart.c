@@ -19,8 +19,14 @@ static double along(const ht_axis *a, double v)
     return a->max > a->min ? (v - a->min) / (a->max - a->min) : 0;
 }
 
-static double at_x(const ht_chart *c, double v) { return c->left + c->width * along(&c->x, v); }
-static double at_y(const ht_chart *c, double v) { return c->top + c->height * (1 - along(&c->y, v)); }
+static double at_x(const ht_chart *c, double v)
+{
+    return c->left + c->width * along(&c->x, v);
+}
+static double at_y(const ht_chart *c, double v)
+{
+    return c->top + c->height * (1 - along(&c->y, v));
+}
 
 /* Few round numbers over an axis. */
 static uint32_t choose_ticks(const ht_axis *a, double ticks[MOST_TICKS])
@@ -89,7 +95,8 @@ ht_chart ht_chart_begin(ht_page *p, const char *title, const char *note, ht_axis
     n = choose_ticks(&c.x, ticks);
     for (uint32_t i = 0; i < n; i++) {
         double v = at_x(&c, ticks[i]);
-        ht_page_add(p, "<line class=\"grid\" x1=\"%.1f\" x2=\"%.1f\" y1=\"%.1f\" y2=\"%.1f\"/>", v, v, bottom, bottom + 4);
+        ht_page_add(p, "<line class=\"grid\" x1=\"%.1f\" x2=\"%.1f\" y1=\"%.1f\" y2=\"%.1f\"/>", v, v, bottom,
+                    bottom + 4);
         ht_page_add(p, "<text class=\"tick mid\" x=\"%.1f\" y=\"%.1f\">", v, bottom + 18);
         put_value(p, &c.x, ticks[i]);
         ht_page_raw(p, "</text>\n");
@@ -103,7 +110,10 @@ ht_chart ht_chart_begin(ht_page *p, const char *title, const char *note, ht_axis
     return c;
 }
 
-void ht_chart_end(ht_chart *c) { ht_page_raw(c->page, "</svg>\n"); }
+void ht_chart_end(ht_chart *c)
+{
+    ht_page_raw(c->page, "</svg>\n");
+}
 
 static void name_of(ht_page *p, const char *name)
 {
@@ -156,7 +166,9 @@ void ht_page_legend(ht_page *p, size_t n, const char *const *classes, const char
 {
     ht_page_raw(p, "<p class=\"legend\">");
     for (size_t i = 0; i < n; i++)
-        ht_page_add(p, "<span><svg viewBox=\"0 0 18 10\"><line class=\"line %s\" x1=\"1\" x2=\"17\" y1=\"5\" y2=\"5\"/></svg>%s</span>",
+        ht_page_add(p,
+                    "<span><svg viewBox=\"0 0 18 10\"><line class=\"line %s\" x1=\"1\" x2=\"17\" y1=\"5\" "
+                    "y2=\"5\"/></svg>%s</span>",
                     classes[i], names[i]);
     ht_page_raw(p, "</p>\n");
 }
@@ -175,7 +187,9 @@ void ht_page_layers(ht_page *p, uint32_t n_layer)
     for (uint32_t i = 0; i < named; i++) {
         uint32_t layer = named > 1 ? i * (n_layer - 1) / (named - 1) : 0;
         char class[8];
-        ht_page_add(p, "<span><svg viewBox=\"0 0 18 10\"><line class=\"line %s\" x1=\"1\" x2=\"17\" y1=\"5\" y2=\"5\"/></svg>layer %u</span>",
+        ht_page_add(p,
+                    "<span><svg viewBox=\"0 0 18 10\"><line class=\"line %s\" x1=\"1\" x2=\"17\" y1=\"5\" "
+                    "y2=\"5\"/></svg>layer %u</span>",
                     ht_page_layer_class(class, layer, n_layer), layer);
     }
     ht_page_raw(p, "</p>\n");
@@ -237,11 +251,12 @@ void ht_page_heat(ht_page *p, const char *title, const char *note, const ht_heat
     ht_page_add(p, "<svg viewBox=\"0 0 %d %.0f\" role=\"img\" aria-label=\"%s\">\n", 2 * WIDTH, total, title);
     heat_rows(p, h, left, TOP, width / h->columns, row);
     ht_page_add(p, "<text class=\"tick\" x=\"%.1f\" y=\"%.1f\">%s</text>", left, TOP + height + 18, h->first);
-    ht_page_add(p, "<text class=\"tick end\" x=\"%.1f\" y=\"%.1f\">%s</text>", left + width, TOP + height + 18, h->last);
+    ht_page_add(p, "<text class=\"tick end\" x=\"%.1f\" y=\"%.1f\">%s</text>", left + width, TOP + height + 18,
+                h->last);
     ht_page_add(p, "<text class=\"label mid\" x=\"%.1f\" y=\"%.1f\">%s</text>", left + width / 2, TOP + height + 34,
                 h->column_label);
-    ht_page_add(p, "<text class=\"label mid\" transform=\"translate(13 %.1f) rotate(-90)\">%s</text>\n", TOP + height / 2,
-                h->row_label);
+    ht_page_add(p, "<text class=\"label mid\" transform=\"translate(13 %.1f) rotate(-90)\">%s</text>\n",
+                TOP + height / 2, h->row_label);
     ht_page_raw(p, "</svg>\n<p class=\"legend scale\"><span>");
     heat_value(p, h, h->min);
     ht_page_add(p, "</span><svg viewBox=\"0 0 %d 12\">", 12 * HT_PAGE_HEAT);

@@ -29,7 +29,10 @@ static void put(ht_page *p, const char *s, size_t n)
     p->n += n;
 }
 
-void ht_page_raw(ht_page *p, const char *markup) { put(p, markup, strlen(markup)); }
+void ht_page_raw(ht_page *p, const char *markup)
+{
+    put(p, markup, strlen(markup));
+}
 
 /* Names come from model files: markup is text here, and control characters are nothing. */
 static void put_escaped(ht_page *p, const char *s)

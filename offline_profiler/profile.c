@@ -31,11 +31,16 @@ char *ht_profile_text(hearth_profile *p, const char *s, size_t n)
 
 hearth_profile *ht_profile_new(uint32_t n_layer)
 {
-    static const hearth_profile_layer unknown = {
-        .density = -1, .density_spread = -1, .overlap = -1, .unions = { -1, -1, -1, -1, -1, -1, -1 },
-        .expert_overlap = -1, .shared_density = -1, .shared_overlap = -1, .recall = -1, .precision = -1,
-        .predicted_density = -1
-    };
+    static const hearth_profile_layer unknown = { .density = -1,
+                                                  .density_spread = -1,
+                                                  .overlap = -1,
+                                                  .unions = { -1, -1, -1, -1, -1, -1, -1 },
+                                                  .expert_overlap = -1,
+                                                  .shared_density = -1,
+                                                  .shared_overlap = -1,
+                                                  .recall = -1,
+                                                  .precision = -1,
+                                                  .predicted_density = -1 };
     hearth_profile *p = calloc(1, sizeof *p);
 
     if (!p)
@@ -98,10 +103,17 @@ hearth_status hearth_profile_get_info(const hearth_profile *p, hearth_profile_in
             computed += shared;
         }
     }
-    hearth_profile_info i = { .model = p->model, .name = p->name, .description = p->description,
-                              .created_by = p->created_by, .tokens = p->tokens, .text_bytes = p->text_bytes,
-                              .n_layer = p->n_layer, .window = p->window, .density_only = p->density_only,
-                              .density = computed > 0 ? active / computed : -1, .n_points = p->n_points,
+    hearth_profile_info i = { .model = p->model,
+                              .name = p->name,
+                              .description = p->description,
+                              .created_by = p->created_by,
+                              .tokens = p->tokens,
+                              .text_bytes = p->text_bytes,
+                              .n_layer = p->n_layer,
+                              .window = p->window,
+                              .density_only = p->density_only,
+                              .density = computed > 0 ? active / computed : -1,
+                              .n_points = p->n_points,
                               .chosen = p->chosen };
     ht_profile_result(out, &i, sizeof i);
     return HEARTH_OK;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * Profiles as GGUF files: writing, and reading with every value checked. docs/profile.md has the list of keys and tensors.
- * A reader believes nothing: kind and version first, then the checksum over all bytes, then the model, then shapes and
- * ranges of whatever is there, for a program may have written nonsense with a good checksum. */
+ * Profiles as GGUF files: writing, and reading with every value checked. docs/profile.md has the list of keys and
+ * tensors. A reader believes nothing: kind and version first, then the checksum over all bytes, then the model, then
+ * shapes and ranges of whatever is there, for a program may have written nonsense with a good checksum. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,7 +20,10 @@ static const struct {
     size_t offset;
     float most; /* 0: no limit */
 } layer_floats[] = {
-#define ROW(name, member, most) { KEY(name), offsetof(hearth_profile_layer, member), most }
+#define ROW(name, member, most)                                                                                        \
+    {                                                                                                                  \
+        KEY(name), offsetof(hearth_profile_layer, member), most                                                        \
+    }
     ROW("density", density, 1),
     ROW("density_spread", density_spread, 1),
     ROW("overlap", overlap, 1),
@@ -178,8 +181,9 @@ hearth_status hearth_profile_write(const hearth_profile *p, const char *path, he
                 uint64_t ne[2], n = sides(l, layer_tensors[k].shape, ne);
                 char name[80];
                 if (v && n)
-                    st = data ? hearth_writer_data(w, v, n, err)
-                              : hearth_writer_declare(w, tensor_name(name, i, layer_tensors[k].name), "f32", 2, ne, err);
+                    st = data
+                             ? hearth_writer_data(w, v, n, err)
+                             : hearth_writer_declare(w, tensor_name(name, i, layer_tensors[k].name), "f32", 2, ne, err);
             }
     if (st == HEARTH_OK)
         return hearth_writer_close(&w, err);
@@ -197,7 +201,8 @@ typedef struct reader {
 
 static hearth_status damaged(const reader *r, const char *what)
 {
-    return (hearth_status)ht_fail(ht_profile_err(r->err), HT_EFORMAT, "%s: the profile makes no sense: %s", r->path, what);
+    return (hearth_status)ht_fail(ht_profile_err(r->err), HT_EFORMAT, "%s: the profile makes no sense: %s", r->path,
+                                  what);
 }
 
 static hearth_status no_memory(const reader *r)
@@ -394,7 +399,8 @@ static hearth_status read_tensor(const reader *r, hearth_profile *p, uint32_t la
         return HEARTH_OK;
     if (hearth_file_tensor(r->f, (uint64_t)at, &t) != HEARTH_OK || !t.readable)
         return damaged(r, name);
-    if (layer_tensors[k].shape == PER_NEXT && !l->n_next) { /* the file says how many; the mixture before is checked later */
+    if (layer_tensors[k].shape == PER_NEXT &&
+        !l->n_next) { /* the file says how many; the mixture before is checked later */
         if (!t.ne[0] || t.ne[0] > l->n_expert || !t.ne[1] || t.ne[1] > INT32_MAX)
             return damaged(r, name);
         l->n_next = (uint32_t)t.ne[0];

@@ -7,21 +7,16 @@
 #include "engine/base/os.h"
 #include "offline_profiler/part.h"
 
-enum {
-    DEFAULT_TOKENS = 200000,
-    DEFAULT_WINDOW = 512,
-    DEFAULT_PART_TOKENS = 16384,
-    MOST_WINDOW = 1 << 16
-};
+enum { DEFAULT_TOKENS = 200000, DEFAULT_WINDOW = 512, DEFAULT_PART_TOKENS = 16384, MOST_WINDOW = 1 << 16 };
 
 struct hearth_profiler {
     hearth_model *model;
     hearth_model_info info;
     hearth_profiler_params params;
-    char *part;               /* a copy; NULL: none */
+    char *part; /* a copy; NULL: none */
     hearth_session *session;
     ht_stats stats;
-    ht_part_state state;      /* of what is complete */
+    ht_part_state state;        /* of what is complete */
     hearth_token *ids, *window; /* of the text; of a window with its BOS */
     size_t n_ids;
     uint64_t text_bytes, resumed;
@@ -97,7 +92,10 @@ void hearth_profiler_close(hearth_profiler **pp)
     *pp = NULL;
 }
 
-hearth_session *hearth_profiler_session(hearth_profiler *p) { return p->session; }
+hearth_session *hearth_profiler_session(hearth_profiler *p)
+{
+    return p->session;
+}
 
 /* Where the text may be cut near `n`: behind a line's end, so that no word is torn. */
 static size_t cut_text(const char *text, size_t n, size_t most)
@@ -180,8 +178,8 @@ static hearth_status compute_window(hearth_profiler *p, hearth_error *err)
     if (st == HEARTH_ECANCELLED && p->stats.out_of_memory)
         return (hearth_status)ht_fail(ht_profile_err(err), HT_ENOMEM, "out of memory for the statistics");
     if (st == HEARTH_ECANCELLED && p->stats.mismatch)
-        return (hearth_status)ht_fail(ht_profile_err(err), HT_EMISMATCH, "%s: the unfinished profile does not fit the model",
-                                      p->part ? p->part : "part");
+        return (hearth_status)ht_fail(ht_profile_err(err), HT_EMISMATCH,
+                                      "%s: the unfinished profile does not fit the model", p->part ? p->part : "part");
     if (st != HEARTH_OK)
         return st;
     ht_stats_end_window(&p->stats, (uint32_t)n);
@@ -241,8 +239,11 @@ hearth_status hearth_profiler_run(hearth_profiler *p, const char *text, size_t n
 
 hearth_status hearth_profiler_get_state(const hearth_profiler *p, hearth_profiler_state *out)
 {
-    hearth_profiler_state s = { .tokens = p->state.tokens, .tokens_total = p->n_ids, .tokens_resumed = p->resumed,
-                                .seconds = p->seconds, .bytes = p->stats.bytes };
+    hearth_profiler_state s = { .tokens = p->state.tokens,
+                                .tokens_total = p->n_ids,
+                                .tokens_resumed = p->resumed,
+                                .seconds = p->seconds,
+                                .bytes = p->stats.bytes };
     ht_profile_result(out, &s, sizeof s);
     return HEARTH_OK;
 }

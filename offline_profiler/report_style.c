@@ -20,7 +20,8 @@ const char ht_report_style[] =
     "code{font-family:ui-monospace,\"DejaVu Sans Mono\",monospace;font-size:.92em}\n"
     ".tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(165px,1fr));gap:12px;margin-top:22px}\n"
     ".tile{background:var(--card);border:1px solid var(--rule);border-radius:8px;padding:12px 14px}\n"
-    ".tile b{display:block;font-size:25px;font-weight:650;line-height:1.2}.tile span{font-size:13px;color:var(--soft)}\n"
+    ".tile b{display:block;font-size:25px;font-weight:650;line-height:1.2}.tile "
+    "span{font-size:13px;color:var(--soft)}\n"
     ".grid2{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(440px,100%),1fr));gap:16px}\n"
     "figure{margin:0;background:var(--card);border:1px solid var(--rule);border-radius:8px;padding:14px 16px 10px}\n"
     "figcaption p{font-size:13px;margin:1px 0 8px}.wide{grid-column:1/-1}\n"
@@ -28,16 +29,19 @@ const char ht_report_style[] =
     "svg text{fill:var(--soft);font-family:inherit}.tick{font-size:11.5px}.label{font-size:12px}\n"
     ".mid{text-anchor:middle}.end{text-anchor:end}\n"
     ".grid{stroke:var(--grid)}.axis{stroke:var(--soft);stroke-opacity:.6}\n"
-    ".line{fill:none;stroke-width:1.8;stroke-linejoin:round;stroke-linecap:round}polyline.line:hover{stroke-width:3.6}\n"
+    ".line{fill:none;stroke-width:1.8;stroke-linejoin:round;stroke-linecap:round}polyline.line:hover{stroke-width:3.6}"
+    "\n"
     ".many polyline.line{stroke-width:1;stroke-opacity:.8}\n"
     ".even{stroke:var(--soft);stroke-dasharray:4 4;stroke-width:1.2}\n"
     ".one{stroke:var(--accent)}.two{stroke:var(--second)}.dashed{stroke-dasharray:6 4}\n"
     ".dot.one,.bar.one{fill:var(--accent)}.dot.two,.bar.two{fill:var(--second)}\n"
     ".dot{stroke:var(--card);stroke-width:1.2}.chosen{stroke:var(--ink);stroke-width:2.4}\n"
-    ".bar{stroke:none}g:hover>.bar{filter:brightness(1.15)}.whisker{stroke:var(--ink);stroke-opacity:.45;stroke-width:1.2}\n"
+    ".bar{stroke:none}g:hover>.bar{filter:brightness(1.15)}.whisker{stroke:var(--ink);stroke-opacity:.45;stroke-width:"
+    "1.2}\n"
     ".cells rect{shape-rendering:crispEdges}.cells rect:hover{stroke:var(--ink);stroke-width:1}\n"
     ".mark{stroke:var(--ink);stroke-width:1.8}\n"
-    ".legend{display:flex;flex-wrap:wrap;gap:3px 14px;font-size:12.5px;color:var(--soft);margin:4px 0 2px;align-items:center}\n"
+    ".legend{display:flex;flex-wrap:wrap;gap:3px 14px;font-size:12.5px;color:var(--soft);margin:4px 0 "
+    "2px;align-items:center}\n"
     ".legend span{display:inline-flex;align-items:center;gap:5px}.legend span svg{width:18px;height:10px}\n"
     ".legend .line{stroke-width:2.6}.scale svg{width:192px;height:12px}\n"
     ".scroll{overflow-x:auto;border:1px solid var(--rule);border-radius:8px;background:var(--card)}\n"
@@ -84,14 +88,16 @@ static void ramps(ht_page *p, const colour *series, int n_series, const colour *
 void ht_report_colours(ht_page *p)
 {
     /* Series: from blue by green to red-brown; heat: one direction of lightness, from the card's own colour. */
-    static const colour light_series[] = { { 58, 48, 135 }, { 32, 108, 156 }, { 20, 146, 126 }, { 150, 158, 40 },
-                                           { 222, 132, 30 }, { 178, 52, 40 } };
-    static const colour dark_series[] = { { 142, 134, 236 }, { 92, 170, 234 }, { 70, 206, 178 }, { 196, 212, 92 },
-                                          { 248, 180, 86 }, { 244, 116, 100 } };
-    static const colour light_heat[] = { { 243, 245, 246 }, { 190, 219, 222 }, { 86, 163, 180 }, { 32, 100, 138 },
-                                         { 26, 44, 88 } };
-    static const colour dark_heat[] = { { 33, 38, 43 }, { 40, 70, 96 }, { 42, 124, 140 }, { 122, 190, 132 },
-                                        { 250, 236, 150 } };
+    static const colour light_series[] = { { 58, 48, 135 },  { 32, 108, 156 }, { 20, 146, 126 },
+                                           { 150, 158, 40 }, { 222, 132, 30 }, { 178, 52, 40 } };
+    static const colour dark_series[] = { { 142, 134, 236 }, { 92, 170, 234 }, { 70, 206, 178 },
+                                          { 196, 212, 92 },  { 248, 180, 86 }, { 244, 116, 100 } };
+    static const colour light_heat[] = {
+        { 243, 245, 246 }, { 190, 219, 222 }, { 86, 163, 180 }, { 32, 100, 138 }, { 26, 44, 88 }
+    };
+    static const colour dark_heat[] = {
+        { 33, 38, 43 }, { 40, 70, 96 }, { 42, 124, 140 }, { 122, 190, 132 }, { 250, 236, 150 }
+    };
     ramps(p, light_series, 6, light_heat, 5);
     ht_page_raw(p, "\n@media(prefers-color-scheme:dark){");
     ramps(p, dark_series, 6, dark_heat, 5);

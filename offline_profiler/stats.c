@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Gathering while a model computes; see stats.h. The loops over neurons are plain C in steps of 64, so that the compiler
- * makes vectors of them: a neuron costs a fraction of a nanosecond, its weights a hundred times that. */
+ * Gathering while a model computes; see stats.h. The loops over neurons are plain C in steps of 64, so that the
+ * compiler makes vectors of them: a neuron costs a fraction of a nanosecond, its weights a hundred times that. */
 #include "offline_profiler/stats.h"
 
 #include <math.h>
@@ -63,8 +63,12 @@ ht_stats_block *ht_stats_add(ht_stats *s, const ht_stats_block *shape)
         s->room = room;
     }
     ht_stats_block *b = &s->blocks[s->n_blocks];
-    *b = (ht_stats_block){ .layer = shape->layer, .shared = shape->shared, .n_ff = shape->n_ff,
-                           .n_expert = shape->n_expert, .n_used = shape->n_used, .words = (uint32_t)words };
+    *b = (ht_stats_block){ .layer = shape->layer,
+                           .shared = shape->shared,
+                           .n_ff = shape->n_ff,
+                           .n_expert = shape->n_expert,
+                           .n_used = shape->n_used,
+                           .words = (uint32_t)words };
     for (uint32_t i = 0; i < s->n_blocks; i++)
         if (mixture && s->blocks[i].n_expert > 1)
             b->n_before = s->blocks[i].n_expert;
@@ -253,8 +257,11 @@ static bool room_for(ht_stats *s, void **p, size_t *room, size_t n, size_t size)
 
 static bool begin_block(ht_stats *s, const hearth_trace *t)
 {
-    ht_stats_block shape = { .layer = t->layer, .shared = t->expert == HEARTH_TRACE_SHARED, .n_ff = t->n_ff,
-                             .n_expert = t->n_expert ? t->n_expert : 1, .n_used = t->n_used ? t->n_used : 1 };
+    ht_stats_block shape = { .layer = t->layer,
+                             .shared = t->expert == HEARTH_TRACE_SHARED,
+                             .n_ff = t->n_ff,
+                             .n_expert = t->n_expert ? t->n_expert : 1,
+                             .n_used = t->n_used ? t->n_used : 1 };
     ht_stats_block *b = NULL;
 
     for (uint32_t i = 0; i < s->n_blocks && !b; i++)

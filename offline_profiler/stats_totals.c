@@ -10,7 +10,10 @@ enum { MOST_NEXT = 32 }; /* followers of an expert that are kept */
 
 /* ---- As a profile ------------------------------------------------------------------------------------------------ */
 
-static float ratio(uint64_t a, double b) { return b > 0 ? (float)((double)a / b) : -1.0f; }
+static float ratio(uint64_t a, double b)
+{
+    return b > 0 ? (float)((double)a / b) : -1.0f;
+}
 
 static float *shares(hearth_profile *p, const uint32_t *count, size_t n, uint64_t tokens)
 {
@@ -37,7 +40,8 @@ typedef struct follower {
 static int more_frequent(const void *a, const void *b)
 {
     const follower *x = a, *y = b;
-    return x->count != y->count ? (x->count < y->count) - (x->count > y->count) : (x->expert > y->expert) - (x->expert < y->expert);
+    return x->count != y->count ? (x->count < y->count) - (x->count > y->count)
+                                : (x->expert > y->expert) - (x->expert < y->expert);
 }
 
 /* The most frequent followers of each expert of the mixture before. */
@@ -93,7 +97,8 @@ static bool routed_layer(hearth_profile *p, hearth_profile_layer *l, const ht_st
     l->n_used = b->n_used;
     l->density = ratio(sums[HT_SUM_ACTIVE], tokens * computed);
     if (tokens > 0) {
-        double mean = (double)sums[HT_SUM_ACTIVE] / tokens, variance = (double)sums[HT_SUM_SQUARES] / tokens - mean * mean;
+        double mean = (double)sums[HT_SUM_ACTIVE] / tokens,
+               variance = (double)sums[HT_SUM_SQUARES] / tokens - mean * mean;
         l->density_spread = (float)(variance > 0 ? sqrt(variance) / computed : 0.0);
     }
     l->overlap = ratio(sums[HT_SUM_KEPT], (double)sums[HT_SUM_FOLLOWING]);
@@ -167,8 +172,9 @@ ht_status ht_stats_load(ht_stats *s, ht_stats_io *read, void *user, uint64_t mos
         uint32_t shape[5];
         if (!read(user, shape, sizeof shape))
             return ht_fail(err, HT_EFORMAT, "the numbers end too early");
-        ht_stats_block b = { .layer = shape[0], .shared = shape[1], .n_ff = shape[2], .n_expert = shape[3],
-                             .n_used = shape[4] };
+        ht_stats_block b = {
+            .layer = shape[0], .shared = shape[1], .n_ff = shape[2], .n_expert = shape[3], .n_used = shape[4]
+        };
         /* Sets of bits alone take an eighth of a byte each: no file may ask for more than it could have counted. */
         if (shape[1] > 1 || !b.n_ff || !b.n_expert || !b.n_used || b.n_used > b.n_expert ||
             (uint64_t)b.n_ff * b.n_expert / 8 > most_bytes || (uint64_t)b.n_expert * b.n_expert > most_bytes)

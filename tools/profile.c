@@ -35,7 +35,7 @@ static const ht_flag own_flags[] = {
 };
 
 typedef struct paths {
-    char out[4096];  /* "": nowhere */
+    char out[4096]; /* "": nowhere */
     char part[4200];
 } paths;
 
@@ -67,7 +67,10 @@ typedef struct outcome_files {
     const char *out, *report, *part; /* NULL: not written */
 } outcome_files;
 
-static double percent(double v) { return 100 * v; }
+static double percent(double v)
+{
+    return 100 * v;
+}
 
 /* "12.4 %" or "-" in a column of its own. */
 static void cell(double v)
@@ -140,7 +143,10 @@ static void print_row(const hearth_profile *p, const hearth_profile_info *info)
     putchar('\n');
 }
 
-static void number_or_null(cJSON *j, const char *name, double v) { ht_report_number(j, name, v < 0 ? NAN : v); }
+static void number_or_null(cJSON *j, const char *name, double v)
+{
+    ht_report_number(j, name, v < 0 ? NAN : v);
+}
 
 static cJSON *json_layer(const hearth_profile *p, uint32_t i)
 {

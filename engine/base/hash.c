@@ -6,7 +6,10 @@
 
 static const uint64_t C1 = 0x87c37b91114253d5u, C2 = 0x4cf5ad432745937fu;
 
-static uint64_t rotl(uint64_t v, int by) { return v << by | v >> (64 - by); }
+static uint64_t rotl(uint64_t v, int by)
+{
+    return v << by | v >> (64 - by);
+}
 
 static uint64_t read_le(const uint8_t *p, size_t n)
 {
@@ -23,8 +26,14 @@ static uint64_t read_le(const uint8_t *p, size_t n)
     return v;
 }
 
-static uint64_t mix_low(uint64_t k) { return rotl(k * C1, 31) * C2; }
-static uint64_t mix_high(uint64_t k) { return rotl(k * C2, 33) * C1; }
+static uint64_t mix_low(uint64_t k)
+{
+    return rotl(k * C1, 31) * C2;
+}
+static uint64_t mix_high(uint64_t k)
+{
+    return rotl(k * C2, 33) * C1;
+}
 
 static uint64_t finish(uint64_t k)
 {
@@ -45,7 +54,10 @@ static void block(ht_hash *s, const uint8_t *p)
     s->h[1] = b;
 }
 
-void ht_hash_begin(ht_hash *s, uint32_t seed) { *s = (ht_hash){ .h = { seed, seed } }; }
+void ht_hash_begin(ht_hash *s, uint32_t seed)
+{
+    *s = (ht_hash){ .h = { seed, seed } };
+}
 
 void ht_hash_add(ht_hash *s, const void *bytes, size_t n)
 {

@@ -23,8 +23,8 @@ static const char *fingerprint(const char *path, const char *override)
     static char texts[8][33];
     static unsigned next;
     char *text = texts[next++ % 8];
-    hearth_model *m = util_open(path, (hearth_model_params){ .threads = 1, .overrides = &override,
-                                                             .n_overrides = override != NULL });
+    hearth_model *m =
+        util_open(path, (hearth_model_params){ .threads = 1, .overrides = &override, .n_overrides = override != NULL });
     cr_assert_eq(hearth_model_fingerprint(m, text, &err), HEARTH_OK, "%s", err.text);
     cr_assert_eq(strspn(text, "0123456789abcdef"), 32, "'%s'", text);
     hearth_model_close(&m);
@@ -32,9 +32,9 @@ static const char *fingerprint(const char *path, const char *override)
 }
 
 typedef struct rewrite {
-    bool backwards;      /* tensors in the opposite order */
+    bool backwards;          /* tensors in the opposite order */
     const char *key, *value; /* a string key set anew */
-    const char *tensor;  /* whose byte at `at` is turned over */
+    const char *tensor;      /* whose byte at `at` is turned over */
     uint64_t at;
 } rewrite;
 
@@ -219,9 +219,11 @@ Test(seal, numbers_of_metadata)
     cr_expect_eq(hearth_file_meta_numbers(f, floats, 2, 5, v), HEARTH_EINVAL);
     cr_expect_eq(hearth_file_meta_numbers(f, words, 0, 1, v), HEARTH_EINVAL);
     cr_expect_eq(hearth_file_meta_numbers(f, 1000, 0, 1, v), HEARTH_EINVAL);
-    cr_assert_eq(hearth_file_meta_numbers(f, (uint64_t)hearth_file_find_meta(f, "hearth.test.big"), 0, 1, v), HEARTH_OK);
+    cr_assert_eq(hearth_file_meta_numbers(f, (uint64_t)hearth_file_find_meta(f, "hearth.test.big"), 0, 1, v),
+                 HEARTH_OK);
     cr_expect(v[0] == 1099511627776.0);
-    cr_assert_eq(hearth_file_meta_numbers(f, (uint64_t)hearth_file_find_meta(f, "hearth.test.yes"), 0, 1, v), HEARTH_OK);
+    cr_assert_eq(hearth_file_meta_numbers(f, (uint64_t)hearth_file_find_meta(f, "hearth.test.yes"), 0, 1, v),
+                 HEARTH_OK);
     cr_expect(v[0] == 1);
     hearth_file_close(&f);
     remove(path);

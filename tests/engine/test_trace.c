@@ -14,7 +14,8 @@ static hearth_model *open_golden(const char *name, hearth_precision precision)
     static const char *const relu[] = { "llama.hidden_activation=relu" };
     char path[512], file[64];
     snprintf(file, sizeof file, "%s.gguf", name);
-    return util_open(util_golden(path, file), (hearth_model_params){ .threads = 2, .precision = precision,
+    return util_open(util_golden(path, file), (hearth_model_params){ .threads = 2,
+                                                                     .precision = precision,
                                                                      .overrides = relu,
                                                                      .n_overrides = !strcmp(name, "llama_relu") });
 }
@@ -94,9 +95,8 @@ static void check_block(reference *r, const hearth_trace *t)
 /* The chosen experts are those of the largest logits, and the lists of tokens are theirs. */
 static void check_routing(const reference *r, const hearth_trace *t)
 {
-    float *w = r->router_sees_input
-                   ? weights(r, t->layer, "ffn_gate_inp", 0, (uint64_t)t->n_expert * t->d_model)
-                   : NULL;
+    float *w =
+        r->router_sees_input ? weights(r, t->layer, "ffn_gate_inp", 0, (uint64_t)t->n_expert * t->d_model) : NULL;
     for (uint32_t p = 0; p < t->n_pass; p++) {
         const float *logits = t->router_logits + (size_t)p * t->n_expert;
         const uint32_t *ids = t->expert_ids + (size_t)p * t->n_used;
@@ -227,7 +227,8 @@ static void check_bits(const char *name)
         cr_expect(!memcmp(want, got, (size_t)N * v * sizeof *got), "%s: listening changes the logits", name);
         if (b == 0)
             first = f;
-        cr_expect(f.hidden == first.hidden && f.input == first.input, "%s: batch %u tells another story", name, batches[b]);
+        cr_expect(f.hidden == first.hidden && f.input == first.input, "%s: batch %u tells another story", name,
+                  batches[b]);
         uint64_t calls = f.calls;
         hearth_session_trace(s, NULL, NULL);
         cr_assert_eq(hearth_session_rewind(s, 0, &err), HEARTH_OK);

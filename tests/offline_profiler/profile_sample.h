@@ -84,8 +84,10 @@ static inline hearth_profile *sample_profile(uint32_t n_layer, uint32_t n_ff, ui
         p->points = ht_profile_alloc(p, p->n_points, sizeof *p->points);
         for (uint32_t i = 0; i < p->n_points; i++)
             p->points[i] = (hearth_profile_point){ .kl_mean = 0.0004f * powf(2.0f, (float)i),
-                                                   .kl_p99 = 0.004f * powf(2.1f, (float)i), .top1_agreement = 0.999f,
-                                                   .weight_bytes_per_token = 1e9f, .speed = 1.0f + 0.2f * (float)i };
+                                                   .kl_p99 = 0.004f * powf(2.1f, (float)i),
+                                                   .top1_agreement = 0.999f,
+                                                   .weight_bytes_per_token = 1e9f,
+                                                   .speed = 1.0f + 0.2f * (float)i };
     }
     return p;
 }

@@ -58,7 +58,7 @@ static inline void util_write(const char *path, const void *bytes, size_t n)
 /* Text of about n bytes that is no two times the same. */
 static inline char *util_text(size_t n)
 {
-    static const char *const words[] = { "the ",  "old ",   "fisherman ", "went ", "down ",  "to ", "sea, ",  "and ",
+    static const char *const words[] = { "the ",  "old ",   "fisherman ", "went ", "down ",   "to ", "sea, ",   "and ",
                                          "queen", "said: ", "come\n",     "back ", "before ", "it ", "is dark", ". " };
     char *text = malloc(n + 16);
     size_t at = 0;

@@ -26,7 +26,8 @@ static void expect_same_layer(const hearth_profile_layer *a, const hearth_profil
               "layer %u", i);
     cr_expect(same_floats(a->frequency, b->frequency, n) && same_floats(a->magnitude, b->magnitude, n) &&
                   same_floats(a->expert_frequency, b->expert_frequency, a->n_expert) &&
-                  same_floats(a->next_expert, b->next_expert, pairs) && same_floats(a->next_share, b->next_share, pairs) &&
+                  same_floats(a->next_expert, b->next_expert, pairs) &&
+                  same_floats(a->next_share, b->next_share, pairs) &&
                   same_floats(a->shared_frequency, b->shared_frequency, a->shared_n_ff) &&
                   same_floats(a->shared_magnitude, b->shared_magnitude, a->shared_n_ff),
               "layer %u", i);
@@ -40,7 +41,8 @@ Test(profile_file, is_read_as_it_was_written)
         bool predicted;
     } shapes[] = { { 1, 64, 1, false }, { 4, 40, 6, true }, { 5, 33, 4, false }, { 3, 100, 1, true } };
     for (size_t k = 0; k < sizeof shapes / sizeof *shapes; k++) {
-        hearth_profile *p = sample_profile(shapes[k].n_layer, shapes[k].n_ff, shapes[k].n_expert, shapes[k].predicted), *q;
+        hearth_profile *p = sample_profile(shapes[k].n_layer, shapes[k].n_ff, shapes[k].n_expert, shapes[k].predicted),
+                       *q;
         const char *path = util_path("round.gguf");
         hearth_profile_info a = { .size = sizeof a }, b = { .size = sizeof b };
         cr_assert_eq(hearth_profile_write(p, path, &err), HEARTH_OK, "%s", err.text);
@@ -49,8 +51,8 @@ Test(profile_file, is_read_as_it_was_written)
         hearth_profile_get_info(q, &b);
         cr_expect(!strcmp(a.model, b.model) && !strcmp(a.name, b.name) && !strcmp(a.description, b.description) &&
                   !strcmp(a.created_by, b.created_by) && a.tokens == b.tokens && a.text_bytes == b.text_bytes &&
-                  a.n_layer == b.n_layer && a.window == b.window && a.density == b.density && a.n_points == b.n_points &&
-                  a.chosen == b.chosen);
+                  a.n_layer == b.n_layer && a.window == b.window && a.density == b.density &&
+                  a.n_points == b.n_points && a.chosen == b.chosen);
         for (uint32_t i = 0; i < a.n_layer; i++)
             expect_same_layer(&p->layers[i], &q->layers[i], i);
         for (uint32_t i = 0; i < a.n_points; i++)
@@ -147,12 +149,21 @@ Test(profile_file, of_a_newer_version)
 
 Test(profile_file, with_keys_missing)
 {
-    static const char *const keys[] = { "general.type", "hearth.profile.version", "hearth.profile.model",
-                                        "hearth.profile.model_name", "hearth.profile.created_by",
-                                        "hearth.profile.tokens", "hearth.profile.text_bytes", "hearth.profile.window",
-                                        "hearth.profile.density_only", "hearth.profile.n_ff", "hearth.profile.n_expert",
-                                        "hearth.profile.n_used", "hearth.profile.shared_n_ff",
-                                        "hearth.profile.curve.chosen", "hearth.profile.curve.kl_p99" };
+    static const char *const keys[] = { "general.type",
+                                        "hearth.profile.version",
+                                        "hearth.profile.model",
+                                        "hearth.profile.model_name",
+                                        "hearth.profile.created_by",
+                                        "hearth.profile.tokens",
+                                        "hearth.profile.text_bytes",
+                                        "hearth.profile.window",
+                                        "hearth.profile.density_only",
+                                        "hearth.profile.n_ff",
+                                        "hearth.profile.n_expert",
+                                        "hearth.profile.n_used",
+                                        "hearth.profile.shared_n_ff",
+                                        "hearth.profile.curve.chosen",
+                                        "hearth.profile.curve.kl_p99" };
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
         const char *path = rewritten("missing.gguf", keys[i], NAN);
         cr_expect_eq(verdict(path, SAMPLE_MODEL), HEARTH_EFORMAT, "without %s", keys[i]);
@@ -168,6 +179,7 @@ Test(profile_file, with_keys_missing)
 
 /* A change to a profile in memory that a reader must not believe. */
 typedef void spoil_fn(hearth_profile *p, hearth_profile_layer *l);
+/* clang-format off */
 static void set(const float *v, float to) { *(float *)(uintptr_t)v = to; }
 static void frequency_high(hearth_profile *p, hearth_profile_layer *l) { (void)p; set(l->frequency + 3, 1.5f); }
 static void frequency_low(hearth_profile *p, hearth_profile_layer *l) { (void)p; set(l->frequency + 3, -0.1f); }
@@ -190,13 +202,14 @@ static void chosen_far(hearth_profile *p, hearth_profile_layer *l) { (void)l; p-
 static void point_nan(hearth_profile *p, hearth_profile_layer *l) { (void)l; p->points[2].speed = NAN; }
 static char long_name[] = "a method whose name is longer than any method's name";
 static void method_long(hearth_profile *p, hearth_profile_layer *l) { (void)p; l->method = long_name; }
+/* clang-format on */
 
 Test(profile_file, nonsense_is_not_believed)
 {
     static spoil_fn *const spoils[] = { frequency_high, frequency_low, frequency_nan, magnitude_inf, no_magnitude,
-                                        no_neurons, no_experts, more_used, none_used, far_expert, half_expert,
-                                        fewer_before, no_shares, density_high, overlap_nan, model_short, model_text,
-                                        chosen_far, point_nan, method_long };
+                                        no_neurons,     no_experts,    more_used,     none_used,     far_expert,
+                                        half_expert,    fewer_before,  no_shares,     density_high,  overlap_nan,
+                                        model_short,    model_text,    chosen_far,    point_nan,     method_long };
     for (size_t i = 0; i < sizeof spoils / sizeof *spoils; i++) {
         hearth_profile *p = sample_profile(4, 32, 4, true);
         const char *path = util_path("nonsense.gguf");

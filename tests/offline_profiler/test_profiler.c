@@ -13,7 +13,7 @@ enum { MAX_TOKENS = 400, MAX_BLOCKS = 8 };
 
 typedef struct plain_block {
     uint32_t layer, shared, n_ff, n_expert, n_used;
-    float *hidden;   /* [MAX_TOKENS][n_expert][n_ff], zero where the expert was not chosen */
+    float *hidden;    /* [MAX_TOKENS][n_expert][n_ff], zero where the expert was not chosen */
     uint32_t *chosen; /* [MAX_TOKENS][n_expert] 0 or 1 */
 } plain_block;
 
@@ -33,8 +33,11 @@ static bool note(void *user, const hearth_trace *t)
     plain_block *k = &p->blocks[b];
     if (b == p->n_blocks) {
         cr_assert_lt(p->n_blocks++, MAX_BLOCKS);
-        *k = (plain_block){ .layer = t->layer, .shared = shared, .n_ff = t->n_ff,
-                            .n_expert = t->n_expert ? t->n_expert : 1, .n_used = t->n_used ? t->n_used : 1 };
+        *k = (plain_block){ .layer = t->layer,
+                            .shared = shared,
+                            .n_ff = t->n_ff,
+                            .n_expert = t->n_expert ? t->n_expert : 1,
+                            .n_used = t->n_used ? t->n_used : 1 };
         k->hidden = calloc((size_t)MAX_TOKENS * k->n_expert * k->n_ff, sizeof *k->hidden);
         k->chosen = calloc((size_t)MAX_TOKENS * k->n_expert, sizeof *k->chosen);
     }
@@ -86,7 +89,8 @@ static void expect_near(double got, double want, const char *what, uint32_t laye
 static void expect_block(const plain_block *k, const plain_block *before, const hearth_profile_layer *l, size_t n,
                          size_t per_window)
 {
-    size_t neurons = (size_t)k->n_expert * k->n_ff, active_all = 0, kept = 0, following = 0, experts_kept = 0, pairs = 0;
+    size_t neurons = (size_t)k->n_expert * k->n_ff, active_all = 0, kept = 0, following = 0, experts_kept = 0,
+           pairs = 0;
     double squares = 0, computed = (double)k->n_used * k->n_ff;
     for (size_t t = 0; t < n; t++) {
         const float *h = k->hidden + t * neurons, *last = h - neurons;
@@ -191,8 +195,11 @@ static void check_statistics(const char *name, const char *architecture)
     static const uint32_t batches[] = { 0, 40, 1 };
     for (size_t b = 0; b < sizeof batches / sizeof *batches; b++)
         for (int only = 0; only < 2; only++) {
-            hearth_profiler *p = profiled(m, (hearth_profiler_params){ .max_tokens = N, .window = WINDOW,
-                                                                       .batch = batches[b], .density_only = only }, text);
+            hearth_profiler *p =
+                profiled(m,
+                         (hearth_profiler_params){
+                             .max_tokens = N, .window = WINDOW, .batch = batches[b], .density_only = only },
+                         text);
             hearth_profile *r;
             hearth_profile_info i = { .size = sizeof i };
             cr_assert_eq(hearth_profiler_profile(p, &r, &err), HEARTH_OK, "%s", err.text);
@@ -226,7 +233,7 @@ Test(profiler, counts_what_single_tokens_tell)
 Test(profiler, counts_experts)
 {
     check_statistics("smallthinker", "smallthinker");
-    check_statistics("qwen2_moe", "qwen2moe"); /* a shared block beside the mixture */
+    check_statistics("qwen2_moe", "qwen2moe");   /* a shared block beside the mixture */
     check_statistics("qwen3_next", "qwen3next"); /* recurrent */
 }
 

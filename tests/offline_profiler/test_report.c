@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Reports: a page that is well-formed, asks nothing of a network, escapes what comes from files, and has the parts that the
- * profile knows of and no others. */
+ * Reports: a page that is well-formed, asks nothing of a network, escapes what comes from files, and has the parts that
+ * the profile knows of and no others. */
 #include <locale.h>
 
 #include "tests/offline_profiler/profile_sample.h"

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * profile: what it prints and leaves, where it leaves it, how it is interrupted and goes on; and --profile of the commands
- * that run a model. */
+ * profile: what it prints and leaves, where it leaves it, how it is interrupted and goes on; and --profile of the
+ * commands that run a model. */
 #include <criterion/criterion.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -75,7 +75,8 @@ static bool exists(const char *path)
 Test(profile, says_what_it_found_and_leaves_a_file)
 {
     own_cache();
-    const char *text = text_file(3000), *out = scratch_file("out.gguf", NULL, 0), *page = scratch_file("page.html", NULL, 0);
+    const char *text = text_file(3000), *out = scratch_file("out.gguf", NULL, 0),
+               *page = scratch_file("page.html", NULL, 0);
     outcome o = command_run("profile", model(), "--override", relu, "-f", text, "-o", out, "--report", page, "--tokens",
                             "500", "--ctx", "100", "--json");
     hearth_profile_info info = { .size = sizeof info };
@@ -87,8 +88,8 @@ Test(profile, says_what_it_found_and_leaves_a_file)
 
     cr_assert_eq(o.status, 0, "%s", o.err);
     cJSON *j = outcome_json(&o), *layers = cJSON_GetObjectItem(j, "layers");
-    cr_assert_eq(hearth_profile_read(&p, out, cJSON_GetStringValue(cJSON_GetObjectItem(j, "fingerprint")), &err), HEARTH_OK,
-                 "%s", err.text);
+    cr_assert_eq(hearth_profile_read(&p, out, cJSON_GetStringValue(cJSON_GetObjectItem(j, "fingerprint")), &err),
+                 HEARTH_OK, "%s", err.text);
     hearth_profile_get_info(p, &info);
     cr_expect_eq(json_number(j, "tokens"), 500);
     cr_expect_eq(json_number(j, "ctx"), 100);
@@ -166,8 +167,8 @@ static void run_with(const char *profile, int status, const char *sentence)
         command_run("run", model(), "--override", relu, "-p", "the king", "-n", "2", "--profile", profile),
         command_run("chat", model(), "--override", relu, "-p", "the king", "-n", "2", "--profile", profile),
         command_run("bench", model(), "--override", relu, "-p", "4", "-n", "2", "-r", "1", "--profile", profile),
-        command_run("perplexity", model(), "--override", relu, "-p", "the old king sat by the sea", "--against", "dense",
-                    "--profile", profile),
+        command_run("perplexity", model(), "--override", relu, "-p", "the old king sat by the sea", "--against",
+                    "dense", "--profile", profile),
         command_run("logits", model(), "--override", relu, "--tokens", "5,6", "-o", "/dev/null", "--precision", "fast",
                     "--profile", profile),
     };
@@ -181,7 +182,8 @@ static void run_with(const char *profile, int status, const char *sentence)
 Test(profile, that_is_named_must_be_right)
 {
     own_cache();
-    const char *text = text_file(2000), *own = scratch_file("own.gguf", NULL, 0), *other = scratch_file("other.gguf", NULL, 0);
+    const char *text = text_file(2000), *own = scratch_file("own.gguf", NULL, 0),
+               *other = scratch_file("other.gguf", NULL, 0);
     size_t n;
     outcome o = command_run("profile", model(), "--override", relu, "-f", text, "-o", own);
     cr_assert_eq(o.status, 0, "%s", o.err);
@@ -264,8 +266,8 @@ Test(profile, survives_an_interruption)
     snprintf(whole, sizeof whole, "%s", scratch_file("whole.gguf", NULL, 0));
     snprintf(part, sizeof part, "%s.part", out);
     snprintf(page, sizeof page, "%s.html", out);
-    const char *const args[] = { "profile", model(), "--override", relu,  "-f", text, "-o", out,
-                                 "--report", page, "--tokens", "1000000", NULL };
+    const char *const args[] = { "profile", model(),    "--override", relu,       "-f",      text, "-o",
+                                 out,       "--report", page,         "--tokens", "1000000", NULL };
     const char *said = scratch_file("said.txt", NULL, 0), *errors = scratch_file("errors.txt", NULL, 0);
     int status = interrupted(args, part, said, errors);
     if (status == 0)

@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: MIT
+ * Reports: predictors, and what they cost; see report.h. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "offline_profiler/report.h"
+
+static void predictor_lines(ht_page *page, const hearth_profile *p)
+{
+    static const char *const classes[] = { "one", "two" }, *const names[] = { "recall", "precision" };
+    ht_chart c = ht_chart_begin(
+        page, "Recall and precision",
+        "Recall: share of the active neurons that the predictor names; precision: share of those it names "
+        "that are active.",
+        ht_report_layer_axis(p), (ht_axis){ .label = "share", .max = 1, .percent = true });
+    for (uint32_t i = 0; i < p->n_layer; i++) {
+        const hearth_profile_layer *l = &p->layers[i];
+        char name[120];
+        if (l->recall < 0.0f || l->precision < 0.0f)
+            continue;
+        snprintf(name, sizeof name, "layer %u, %.40s: recall %d.%d %%, precision %d.%d %%", i,
+                 l->method ? l->method : "?", (int)(100 * (double)l->recall), (int)(1000 * (double)l->recall) % 10,
+                 (int)(100 * (double)l->precision), (int)(1000 * (double)l->precision) % 10);
+        ht_chart_dot(&c, "two", name, i, (double)l->precision, 4.5);
+        ht_chart_dot(&c, "one", name, i, (double)l->recall, 4.5);
+    }
+    ht_chart_end(&c);
+    ht_page_legend(page, 2, classes, names);
+    ht_page_raw(page, "</figure>\n");
+}
+
+static double predicted_of(const hearth_profile_layer *l)
+{
+    return (double)l->predicted_density;
+}
+static double density_of(const hearth_profile_layer *l)
+{
+    return (double)l->density;
+}
+
+static int by_speed(const void *a, const void *b)
+{
+    const hearth_profile_point *x = a, *y = b;
+    return (x->speed > y->speed) - (x->speed < y->speed);
+}
+
+/* One of the two losses over speed. */
+static void loss_line(const ht_chart *c, const hearth_profile_point *points, uint32_t n, bool p99)
+{
+    double *x = malloc((n + 1) * sizeof *x), *y = malloc((n + 1) * sizeof *y);
+    uint32_t used = 0;
+    for (uint32_t i = 0; x && y && i < n; i++) {
+        float v = p99 ? points[i].kl_p99 : points[i].kl_mean;
+        if (v < 0.0f || points[i].speed < 0.0f)
+            continue;
+        x[used] = (double)points[i].speed;
+        y[used++] = (double)v;
+    }
+    if (x && y && used)
+        ht_chart_line(c, p99 ? "two dashed" : "one", p99 ? "99th percentile" : "mean", used, x, y);
+    free(x);
+    free(y);
+}
+
+static void loss_curve(ht_page *page, const hearth_profile *p)
+{
+    static const char *const classes[] = { "one", "two dashed" };
+    static const char *const names[] = { "mean KL divergence", "99th percentile" };
+    hearth_profile_point *sorted = malloc((p->n_points + 1) * sizeof *sorted);
+    double least = 1e-2, most = 1e-3, slow = 1e9, fast = 0;
+    if (!sorted)
+        return;
+    if (p->n_points)
+        memcpy(sorted, p->points, p->n_points * sizeof *sorted);
+    qsort(sorted, p->n_points, sizeof *sorted, by_speed);
+    for (uint32_t i = 0; i < p->n_points; i++) {
+        const hearth_profile_point *q = &sorted[i];
+        if (q->kl_mean > 0.0f)
+            least = fmin(least, (double)q->kl_mean);
+        most = fmax(most, fmax((double)q->kl_mean, (double)q->kl_p99));
+        if (q->speed > 0.0f) {
+            slow = fmin(slow, (double)q->speed);
+            fast = fmax(fast, (double)q->speed);
+        }
+    }
+    if (fast <= 0) { /* nothing of it is known */
+        free(sorted);
+        return;
+    }
+    double margin = fmax(0.05, 0.06 * (fast - slow));
+    ht_chart c = ht_chart_begin(
+        page, "Loss against speed",
+        "Each point is a setting, measured on text that it was not made from; the ringed one is chosen.",
+        (ht_axis){ .label = "speed, of the dense model's", .min = fmax(0, slow - margin), .max = fast + margin },
+        (ht_axis){ .label = "KL divergence, nat",
+                   .min = pow(10, floor(log10(fmax(least, 1e-9)))),
+                   .max = pow(10, ceil(log10(most))),
+                   .log = true });
+    loss_line(&c, sorted, p->n_points, true);
+    loss_line(&c, sorted, p->n_points, false);
+    for (uint32_t i = 0; i < p->n_points; i++) {
+        const hearth_profile_point *q = &p->points[i];
+        char name[160];
+        if (q->speed <= 0.0f || q->kl_mean < 0.0f)
+            continue;
+        snprintf(name, sizeof name, "%d.%02d x the dense speed, mean KL %d.%04d nat%s", (int)q->speed,
+                 (int)(100 * (double)q->speed) % 100, (int)q->kl_mean, (int)(10000 * (double)q->kl_mean) % 10000,
+                 i == p->chosen ? ", chosen" : "");
+        ht_chart_dot(&c, i == p->chosen ? "one chosen" : "one", name, (double)q->speed, (double)q->kl_mean,
+                     i == p->chosen ? 7 : 4);
+    }
+    ht_chart_end(&c);
+    ht_page_legend(page, 2, classes, names);
+    ht_page_raw(page, "</figure>\n");
+    free(sorted);
+}
+
+void ht_report_predictors(ht_page *page, const hearth_profile *p)
+{
+    bool known = p->n_points > 0, sizes = false, recall = false;
+    for (uint32_t i = 0; i < p->n_layer; i++) {
+        recall |= p->layers[i].recall >= 0.0f;
+        sizes |= p->layers[i].predicted_density >= 0.0f;
+    }
+    if (!known && !recall && !sizes)
+        return;
+    ht_page_raw(page, "<h2>Predictors</h2>\n<div class=\"grid2\">\n");
+    if (recall)
+        predictor_lines(page, p);
+    if (sizes)
+        ht_report_bars(page, p, "Named active",
+                       "Share of the neurons that the predictor lets be computed; line: those that are active.",
+                       "named", predicted_of, density_of);
+    if (known)
+        loss_curve(page, p);
+    ht_page_raw(page, "</div>\n");
+}
