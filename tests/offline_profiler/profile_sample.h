@@ -42,7 +42,7 @@ static inline hearth_profile *sample_profile(uint32_t n_layer, uint32_t n_ff, ui
         size_t n = (size_t)l->n_ff * l->n_expert;
         float *frequency = sample_values(p, n, 0.3f + 0.4f * t, i + 1);
         frequency[0] = 1.0f;
-        frequency[1] = 0.0f;
+        frequency[n - 1] = 0.0f;
         l->frequency = frequency;
         l->magnitude = sample_values(p, n, 2.0f, i + 1000);
         l->density = 0.05f + 0.1f * t;
