@@ -22,6 +22,11 @@ typedef struct ht_page {
     bool failed;
 } ht_page;
 
+/* For a part that is left out because memory ran out: the page is refused at its end. */
+static inline void ht_page_fail(ht_page *p)
+{
+    p->failed = true;
+}
 void ht_page_raw(ht_page *p, const char *markup);
 /* Of printf it knows %s (escaped), %d, %u, %.Nf and %%. */
 void ht_page_add(ht_page *p, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

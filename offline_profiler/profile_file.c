@@ -116,6 +116,7 @@ static hearth_status write_keys(hearth_writer *w, const hearth_profile *p, heart
     float *row = malloc((n + 1) * sizeof *row);
     int32_t *whole = malloc((n + 1) * sizeof *whole);
     const char **methods = calloc(n + 1, sizeof *methods);
+    hearth_status st = HEARTH_OK;
     bool known = false;
 
     if (row && whole && methods) {
@@ -142,9 +143,10 @@ static hearth_status write_keys(hearth_writer *w, const hearth_profile *p, heart
             methods[i] = p->layers[i].method ? p->layers[i].method : "";
         }
         if (known)
-            hearth_writer_set_strs(w, KEY("method"), methods, p->n_layer);
+            st = hearth_writer_set_strs(w, KEY("method"), methods,
+                                        p->n_layer); /* the others' failures stick to the writer */
     }
-    bool good = row && whole && methods;
+    bool good = row && whole && methods && st == HEARTH_OK;
     free(row);
     free(whole);
     free((void *)methods);
@@ -201,13 +203,14 @@ typedef struct reader {
 
 static hearth_status damaged(const reader *r, const char *what)
 {
-    return (hearth_status)ht_fail(ht_profile_err(r->err), HT_EFORMAT, "%s: the profile makes no sense: %s", r->path,
-                                  what);
+    ht_fail(ht_profile_err(r->err), HT_EFORMAT, "%s: the profile makes no sense: %s", r->path, what);
+    return HEARTH_EFORMAT;
 }
 
 static hearth_status no_memory(const reader *r)
 {
-    return (hearth_status)ht_fail(ht_profile_err(r->err), HT_ENOMEM, "%s: out of memory", r->path);
+    ht_fail(ht_profile_err(r->err), HT_ENOMEM, "%s: out of memory", r->path);
+    return HEARTH_ENOMEM;
 }
 
 /* n numbers under a key into v; false where they are not there as such. */
@@ -228,16 +231,18 @@ static bool whole(const reader *r, const char *key, double most, uint64_t *out)
     return true;
 }
 
-/* A terminated copy of a string key that belongs to the caller: hearth_free. NULL: there is none. */
-static char *text(const reader *r, const char *key, size_t *n)
+/* A terminated copy of a string key, n bytes, that belongs to the caller: hearth_free. EFORMAT without a sentence:
+ * there is none; *s is NULL then. */
+static hearth_status text(const reader *r, const char *key, char **s, size_t *n)
 {
     int64_t i = hearth_file_find_meta(r->f, key);
     hearth_meta meta;
-    char *s;
-    if (i < 0 || hearth_file_meta(r->f, (uint64_t)i, &meta) != HEARTH_OK || strcmp(meta.type, "string") != 0 ||
-        hearth_file_meta_text(r->f, (uint64_t)i, 1, &s, n) != HEARTH_OK)
-        return NULL;
-    return s;
+
+    *s = NULL;
+    *n = 0;
+    if (i < 0 || hearth_file_meta(r->f, (uint64_t)i, &meta) != HEARTH_OK || strcmp(meta.type, "string") != 0)
+        return HEARTH_EFORMAT;
+    return hearth_file_meta_text(r->f, (uint64_t)i, 1, s, n) == HEARTH_OK ? HEARTH_OK : no_memory(r);
 }
 
 static hearth_status read_kind(const reader *r)
@@ -245,10 +250,13 @@ static hearth_status read_kind(const reader *r)
     ht_error *err = ht_profile_err(r->err);
     uint64_t version;
     size_t n;
-    char *kind = text(r, "general.type", &n);
+    char *kind;
+    hearth_status st = text(r, "general.type", &kind, &n);
     bool profile = kind && !strcmp(kind, "hearth.profile");
 
     hearth_free(kind);
+    if (st == HEARTH_ENOMEM)
+        return st;
     if (!profile)
         return (hearth_status)ht_fail(err, HT_EFORMAT, "%s: this GGUF file is no profile", r->path);
     if (!whole(r, KEY("version"), UINT32_MAX, &version) || version == 0)
@@ -268,9 +276,10 @@ static hearth_status read_head(const reader *r, const char *model, hearth_profil
     size_t n;
 
     for (size_t i = 0; i < COUNT(keys); i++) {
-        char *s = text(r, keys[i], &n);
-        if (!s)
-            return damaged(r, keys[i]);
+        char *s;
+        hearth_status st = text(r, keys[i], &s, &n);
+        if (st != HEARTH_OK)
+            return st == HEARTH_ENOMEM ? st : damaged(r, keys[i]);
         char *copy = ht_profile_text(p, s, n);
         hearth_free(s);
         if (!copy)
@@ -351,10 +360,12 @@ static hearth_status read_methods(const reader *r, hearth_profile *p)
 
     if (i < 0)
         return HEARTH_OK;
-    if (hearth_file_meta(r->f, (uint64_t)i, &meta) != HEARTH_OK || strcmp(meta.type, "array of string") != 0 ||
-        hearth_file_meta_each(r->f, (uint64_t)i, add_method, &l) != HEARTH_OK || l.n != p->n_layer)
-        return l.out_of_memory ? no_memory(r) : damaged(r, KEY("method"));
-    return HEARTH_OK;
+    if (hearth_file_meta(r->f, (uint64_t)i, &meta) != HEARTH_OK || strcmp(meta.type, "array of string") != 0)
+        return damaged(r, KEY("method"));
+    hearth_status st = hearth_file_meta_each(r->f, (uint64_t)i, add_method, &l);
+    if (st == HEARTH_ENOMEM || l.out_of_memory)
+        return no_memory(r);
+    return st == HEARTH_OK && l.n == p->n_layer ? HEARTH_OK : damaged(r, KEY("method"));
 }
 
 static hearth_status read_curve(const reader *r, hearth_profile *p)

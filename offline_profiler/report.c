@@ -18,6 +18,19 @@ bool ht_report_any_neurons(const hearth_profile *p)
     return false;
 }
 
+double ht_report_cover(ht_page *page, const hearth_profile *p, uint32_t layer, double share)
+{
+    double cover = hearth_profile_cover(p, layer, share);
+    uint32_t first = layer == UINT32_MAX ? 0 : layer, end = layer == UINT32_MAX ? p->n_layer : layer + 1;
+    for (uint32_t i = first; cover < 0 && i < end; i++)
+        for (size_t k = 0; p->layers[i].frequency && k < ht_report_count(&p->layers[i]); k++)
+            if (p->layers[i].frequency[k] > 0.0f) {
+                ht_page_fail(page); /* it is known: only memory was missing */
+                return cover;
+            }
+    return cover;
+}
+
 static double never_active(const hearth_profile_layer *l)
 {
     size_t n = 0;
@@ -72,7 +85,7 @@ static void head(ht_page *page, const hearth_profile *p)
         (double)p->tokens, (double)p->text_bytes / 1024, p->window, p->created_by, p->model);
     ht_page_raw(page, "<div class=\"tiles\">\n");
     tile(page, info.density, "of the neurons computed for a token are active");
-    tile(page, hearth_profile_cover(p, UINT32_MAX, 0.8), "of all neurons make up 80 % of all activations");
+    tile(page, ht_report_cover(page, p, UINT32_MAX, 0.8), "of all neurons make up 80 % of all activations");
     tile(page, mean_of(p, offsetof(hearth_profile_layer, overlap)), "of active neurons were active a token before");
     tile(page, mean_of(p, offsetof(hearth_profile_layer, unions[3])), "of all neurons are active within 8 tokens");
     ht_page_add(page, "<div class=\"tile\"><b>%.0f</b><span>neurons in %u layers</span></div>\n</div>\n", all,
@@ -119,7 +132,7 @@ static void table(ht_page *page, const hearth_profile *p)
         share_cell(page, (double)l->unions[3]);
         share_cell(page, (double)l->unions[6]);
         if (neuron) {
-            share_cell(page, hearth_profile_cover(p, i, 0.8));
+            share_cell(page, ht_report_cover(page, p, i, 0.8));
             share_cell(page, never_active(l));
         }
         if (shared)

@@ -19,6 +19,8 @@ static inline size_t ht_report_count(const hearth_profile_layer *l)
     return (size_t)l->n_ff * l->n_expert;
 }
 bool ht_report_any_neurons(const hearth_profile *p);
+/* hearth_profile_cover; running out of memory fails the page. */
+double ht_report_cover(ht_page *page, const hearth_profile *p, uint32_t layer, double share);
 double ht_report_expert_overlap(const hearth_profile_layer *l); /* of a dense layer: negative */
 ht_axis ht_report_layer_axis(const hearth_profile *p);
 /* Bars of a share with a mark for what chance would give. */

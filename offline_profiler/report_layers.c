@@ -138,12 +138,14 @@ static int by_frequency(const void *a, const void *b)
 }
 
 /* Mean magnitude of a layer's neurons in groups of like frequency; how many groups have one. */
-static size_t strengths(const hearth_profile_layer *l, double x[BINS], double y[BINS])
+static size_t strengths(ht_page *page, const hearth_profile_layer *l, double x[BINS], double y[BINS])
 {
     size_t n = ht_report_count(l), bins = n < BINS ? n : BINS, used = 0;
     float *pairs = malloc((n + 1) * 2 * sizeof *pairs);
-    if (!pairs)
+    if (!pairs) {
+        ht_page_fail(page);
         return 0;
+    }
     for (size_t i = 0; i < n; i++) {
         pairs[2 * i] = l->frequency[i];
         pairs[2 * i + 1] = l->magnitude[i];
@@ -168,7 +170,7 @@ static void strength_curves(ht_page *page, const hearth_profile *p)
 {
     double x[BINS], y[BINS], least = 1e30, most = 0;
     for (uint32_t i = 0; i < p->n_layer; i++) {
-        size_t n = p->layers[i].frequency ? strengths(&p->layers[i], x, y) : 0;
+        size_t n = p->layers[i].frequency ? strengths(page, &p->layers[i], x, y) : 0;
         for (size_t k = 0; k < n; k++) {
             least = fmin(least, y[k]);
             most = fmax(most, y[k]);
@@ -184,7 +186,7 @@ static void strength_curves(ht_page *page, const hearth_profile *p)
                                            .max = pow(10, ceil(log10(most) + 1e-9)),
                                            .log = true });
     for (uint32_t i = 0; i < p->n_layer; i++) {
-        size_t n = p->layers[i].frequency ? strengths(&p->layers[i], x, y) : 0;
+        size_t n = p->layers[i].frequency ? strengths(page, &p->layers[i], x, y) : 0;
         char class[8], name[24];
         if (n)
             ht_chart_line(&c, ht_page_layer_class(class, i, p->n_layer), layer_name(name, i), n, x, y);
@@ -247,8 +249,11 @@ void ht_report_experts(ht_page *page, const hearth_profile *p)
         if (p->layers[i].expert_frequency && p->layers[i].n_expert > most)
             most = p->layers[i].n_expert;
     double *values = most > 1 ? malloc((size_t)p->n_layer * most * sizeof *values) : NULL;
-    if (!values)
+    if (!values) {
+        if (most > 1)
+            ht_page_fail(page);
         return;
+    }
     for (uint32_t i = 0; i < p->n_layer; i++)
         for (uint32_t e = 0; e < most; e++) {
             const hearth_profile_layer *l = &p->layers[i];

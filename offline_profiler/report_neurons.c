@@ -22,7 +22,7 @@ static int descending(const void *a, const void *b)
 }
 
 /* Frequencies of each layer, most frequent first: [layer] rows of their own length. */
-static float **sorted_layers(const hearth_profile *p)
+static float **sorted_layers(ht_page *page, const hearth_profile *p)
 {
     float **rows = calloc(p->n_layer, sizeof *rows);
     for (uint32_t i = 0; rows && i < p->n_layer; i++) {
@@ -30,8 +30,10 @@ static float **sorted_layers(const hearth_profile *p)
         if (!l->frequency)
             continue;
         rows[i] = malloc(ht_report_count(l) * sizeof **rows);
-        if (!rows[i])
-            continue; /* the layer is left out */
+        if (!rows[i]) {
+            ht_page_fail(page);
+            continue;
+        }
         memcpy(rows[i], l->frequency, ht_report_count(l) * sizeof **rows);
         qsort(rows[i], ht_report_count(l), sizeof **rows, descending);
     }
@@ -95,7 +97,7 @@ static void cumulative_curves(ht_page *page, const hearth_profile *p, float **ro
             y[k] = sum / all;
         }
         snprintf(name, sizeof name, "layer %u: %d of 100 neurons make up 80 %%", i,
-                 (int)(100 * hearth_profile_cover(p, i, 0.8) + 0.5));
+                 (int)(100 * ht_report_cover(page, p, i, 0.8) + 0.5));
         ht_chart_line(&c, ht_page_layer_class(class, i, p->n_layer), name, POINTS, x, y);
     }
     ht_chart_end(&c);
@@ -107,8 +109,10 @@ static void rank_map(ht_page *page, const hearth_profile *p, float **rows)
 {
     uint32_t bins = p->n_layer > 60 ? BINS / 2 : BINS;
     double *values = malloc((size_t)p->n_layer * bins * sizeof *values);
-    if (!values)
+    if (!values) {
+        ht_page_fail(page);
         return;
+    }
     for (uint32_t i = 0; i < p->n_layer; i++)
         for (uint32_t b = 0; b < bins; b++) {
             size_t n = ht_report_count(&p->layers[i]), from = n * b / bins, to = n * (b + 1) / bins;
@@ -135,9 +139,12 @@ static void rank_map(ht_page *page, const hearth_profile *p, float **rows)
 
 void ht_report_neurons(ht_page *page, const hearth_profile *p)
 {
-    float **rows = ht_report_any_neurons(p) ? sorted_layers(p) : NULL;
-    if (!rows)
+    float **rows = ht_report_any_neurons(p) ? sorted_layers(page, p) : NULL;
+    if (!rows) {
+        if (ht_report_any_neurons(p))
+            ht_page_fail(page);
         return;
+    }
     ht_page_raw(page, "<h2>Neurons</h2>\n<div class=\"grid2\">\n");
     frequency_curves(page, p, rows);
     cumulative_curves(page, p, rows);

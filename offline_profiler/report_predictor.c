@@ -58,7 +58,9 @@ static void loss_line(const ht_chart *c, const hearth_profile_point *points, uin
         x[used] = (double)points[i].speed;
         y[used++] = (double)v;
     }
-    if (x && y && used)
+    if (!x || !y)
+        ht_page_fail(c->page);
+    else if (used)
         ht_chart_line(c, p99 ? "two dashed" : "one", p99 ? "99th percentile" : "mean", used, x, y);
     free(x);
     free(y);
@@ -70,8 +72,10 @@ static void loss_curve(ht_page *page, const hearth_profile *p)
     static const char *const names[] = { "mean KL divergence", "99th percentile" };
     hearth_profile_point *sorted = malloc((p->n_points + 1) * sizeof *sorted);
     double least = 1e-2, most = 1e-3, slow = 1e9, fast = 0;
-    if (!sorted)
+    if (!sorted) {
+        ht_page_fail(page);
         return;
+    }
     if (p->n_points)
         memcpy(sorted, p->points, p->n_points * sizeof *sorted);
     qsort(sorted, p->n_points, sizeof *sorted, by_speed);

@@ -6,6 +6,7 @@
 #include <limits.h>
 #include <stdatomic.h>
 
+#include "offline_profiler/hearth_profiler.h"
 #include "tests/engine/engine_util.h"
 
 void *__real_malloc(size_t n);
@@ -122,7 +123,44 @@ static hearth_status live_once(const char *path, bool f32, hearth_error *err)
     return st;
 }
 
-static void check(const char *seed, bool f32)
+/* The same of a profile: made in two sittings, written, read, drawn. */
+static hearth_status profile_once(const char *path, bool f32, hearth_error *err)
+{
+    static const char text[] =
+        "the rest and hello, the hello; and the rest of the rest said hello to the other rest. "
+        "Then the rest was hello and the hello was the rest of the day, and the other hello too.";
+    hearth_model_params mp = { .size = sizeof mp,
+                               .threads = 1,
+                               .precision = f32 ? HEARTH_PRECISION_F32 : HEARTH_PRECISION_FAST };
+    char out[300], part[320], page[320];
+    snprintf(out, sizeof out, "%s/hearth-alloc-%d.gguf", P_tmpdir, (int)getpid());
+    snprintf(part, sizeof part, "%s.part", out);
+    snprintf(page, sizeof page, "%s.html", out);
+    hearth_profiler_params pp = { .size = sizeof pp, .window = 32, .part_tokens = 40, .part = part };
+    hearth_model *m = NULL;
+    hearth_profiler *p = NULL;
+    hearth_profile *made = NULL, *read = NULL;
+    hearth_status st = hearth_model_open(&m, path, &mp, err);
+    for (int sitting = 0; sitting < 2 && st == HEARTH_OK; sitting++) {
+        hearth_profiler_close(&p);
+        if ((st = hearth_profiler_open(&p, m, &pp, err)) == HEARTH_OK)
+            st = hearth_profiler_run(p, text, sizeof text - 1, err);
+    }
+    if (st == HEARTH_OK && (st = hearth_profiler_profile(p, &made, err)) == HEARTH_OK &&
+        (st = hearth_profile_write(made, out, err)) == HEARTH_OK &&
+        (st = hearth_profile_read(&read, out, NULL, err)) == HEARTH_OK)
+        st = hearth_profile_report(read, page, err);
+    hearth_profile_close(&made);
+    hearth_profile_close(&read);
+    hearth_profiler_close(&p);
+    hearth_model_close(&m);
+    remove(out);
+    remove(part);
+    remove(page);
+    return st;
+}
+
+static void check_life(const char *seed, bool f32, hearth_status (*live_once)(const char *, bool, hearth_error *))
 {
     char path[512];
     hearth_error err = { 0 };
@@ -151,6 +189,19 @@ static void check(const char *seed, bool f32)
     cr_assert_fail("%s: it never ends", seed);
 }
 
+static void check(const char *seed, bool f32)
+{
+    check_life(seed, f32, live_once);
+}
+
+Test(alloc, profile)
+{
+    check_life("llama", false, profile_once);
+}
+Test(alloc, profile_of_a_mixture)
+{
+    check_life("mixture", false, profile_once);
+}
 Test(alloc, dense)
 {
     check("llama", false);

@@ -95,7 +95,7 @@ Test(profile, says_what_it_found_and_leaves_a_file)
     cr_expect_eq(json_number(j, "ctx"), 100);
     cr_expect_eq(info.tokens, 500);
     cr_expect_float_eq(json_number(j, "activation_density"), info.density, 1e-6);
-    cr_assert_eq(cJSON_GetArraySize(layers), info.n_layer);
+    cr_assert_eq(cJSON_GetArraySize(layers), (int)info.n_layer);
     for (uint32_t i = 0; i < info.n_layer; i++) {
         const cJSON *row = cJSON_GetArrayItem(layers, (int)i);
         hearth_profile_get_layer(p, i, &layer);
@@ -181,6 +181,7 @@ static void run_with(const char *profile, int status, const char *sentence)
 
 Test(profile, that_is_named_must_be_right)
 {
+    static const char nemotron[] = HEARTH_TEST_DATA "/golden/nemotron.gguf";
     own_cache();
     const char *text = text_file(2000), *own = scratch_file("own.gguf", NULL, 0),
                *other = scratch_file("other.gguf", NULL, 0);
@@ -188,7 +189,7 @@ Test(profile, that_is_named_must_be_right)
     outcome o = command_run("profile", model(), "--override", relu, "-f", text, "-o", own);
     cr_assert_eq(o.status, 0, "%s", o.err);
     outcome_free(&o);
-    o = command_run("profile", HEARTH_TEST_DATA "/golden/nemotron.gguf", "-f", text, "-o", other);
+    o = command_run("profile", nemotron, "-f", text, "-o", other);
     cr_assert_eq(o.status, 0, "%s", o.err);
     outcome_free(&o);
     run_with(own, 0, "");
