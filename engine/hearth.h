@@ -255,11 +255,12 @@ typedef struct hearth_stats {
     double prompt_seconds, decode_seconds; /* decode: from the first token picked to the last */
     double first_token_seconds;    /* from the start of hearth_generate to the first token picked */
     uint64_t neurons_active, neurons_total; /* non-zero intermediate units over all that were computed in decoding */
-    uint64_t kv_bytes, scratch_bytes;      /* committed now */
+    uint64_t kv_bytes, scratch_bytes;      /* committed now, of this session */
     uint64_t weight_bytes_read;            /* in decoding: skipped rows of feed-forward blocks are not among them */
     /* Predictors against what was computed, in passes of several tokens (prompts, texts scored): neurons, those not zero,
      * those predicted, those of both. Recall is hit / active, precision hit / predicted. */
     uint64_t mask_neurons, mask_active, mask_predicted, mask_hit;
+    uint64_t thread_scratch_bytes;         /* of the model's threads, shared by its sessions */
 } hearth_stats;
 HEARTH_API hearth_status hearth_session_get_stats(const hearth_session *s, hearth_stats *stats);
 

@@ -282,6 +282,7 @@ hearth_status hearth_session_get_stats(const hearth_session *s, hearth_stats *ou
     r.mask_hit = atomic_load(&s->forward.counts.hit);
     r.kv_bytes = ht_state_bytes(&s->state);
     r.scratch_bytes = s->forward.bytes + s->state.partial_bytes;
+    r.thread_scratch_bytes = s->model->exec_bytes;
     HT_RESULT(out, &r);
     return HEARTH_OK;
 }

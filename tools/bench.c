@@ -151,6 +151,13 @@ static hearth_status decode(const ht_loaded *l, hearth_session *s, const hearth_
     return st;
 }
 
+static void count_memory(row *w, const hearth_stats *s)
+{
+    uint64_t scratch = s->scratch_bytes + s->thread_scratch_bytes;
+    w->kv_bytes = s->kv_bytes > w->kv_bytes ? s->kv_bytes : w->kv_bytes;
+    w->scratch_bytes = scratch > w->scratch_bytes ? scratch : w->scratch_bytes;
+}
+
 static hearth_status measure(const ht_loaded *l, hearth_session *s, const hearth_token *ids, row *w, size_t repeat,
                              uint32_t depth, ht_energy *energy, hearth_error *err)
 {
@@ -166,6 +173,8 @@ static hearth_status measure(const ht_loaded *l, hearth_session *s, const hearth
         /* The first token is picked from these logits: choosing it is a millisecond at most, and is in the decode
          * half. */
         w->first_ms[repeat] = 1e3 * w->prompt_s[repeat];
+        hearth_session_get_stats(s, &after);
+        count_memory(w, &after);
     }
     if (w->n_generate) {
         hearth_session_get_stats(s, &before);
@@ -178,10 +187,7 @@ static hearth_status measure(const ht_loaded *l, hearth_session *s, const hearth
         w->steps += w->n_generate + 1;
         w->active += after.neurons_active - before.neurons_active;
         w->neurons += after.neurons_total - before.neurons_total;
-        if (after.kv_bytes > w->kv_bytes)
-            w->kv_bytes = after.kv_bytes;
-        if (after.scratch_bytes > w->scratch_bytes)
-            w->scratch_bytes = after.scratch_bytes;
+        count_memory(w, &after);
         if (depth) { /* pages are taken whole: the share of them that an average step reads */
             uint32_t pages = (depth + w->n_generate + 1 + PAGE - 1) / PAGE;
             w->kv_read = (double)after.kv_bytes * (depth + 0.5 * w->n_generate) / ((double)pages * PAGE);

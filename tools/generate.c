@@ -141,7 +141,8 @@ int ht_generation_report(const ht_generation *g, const ht_loaded *l, uint64_t se
     cJSON_AddStringToObject(j, "stop_reason", stop_name(g->why));
     cJSON_AddNumberToObject(j, "seed", (double)seed);
     cJSON_AddNumberToObject(j, "kv_bytes", (double)g->stats.kv_bytes);
-    cJSON_AddNumberToObject(j, "scratch_bytes", (double)g->stats.scratch_bytes);
+    cJSON_AddNumberToObject(j, "scratch_bytes",
+                            (double)(g->stats.scratch_bytes + g->stats.thread_scratch_bytes));
     ht_report_model(j, l);
     return ht_report_print(j);
 }
