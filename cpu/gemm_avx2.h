@@ -9,8 +9,8 @@
 
 #define HT_INLINE static inline __attribute__((always_inline))
 
-/* Asks for n bytes at p, which need not be there. Tiles are unpacked from many short stretches, which no processor foresees:
- * unasked for, they came from memory at a tenth of its speed. */
+/* Asks for n bytes at p, which need not be there. Tiles are unpacked from many short stretches, which no processor
+ * foresees: unasked for, they came from memory at a tenth of its speed. */
 HT_INLINE void ht_prefetch(const uint8_t *p, size_t n)
 {
     for (size_t i = 0; i < n; i += 64)

@@ -39,8 +39,8 @@ HT_INLINE __m256i four(const int8_t *p)
 
 #if HT_VNNI
 /* s[r][t] = sum over steps [i0, i1) of two vectors of weights with `side` (a constant) tokens. */
-HT_INLINE void sum_steps(__m256i s[2][SIDE], const int8_t *w, const int8_t *x, const __m256i *start, bool offset, int i0,
-                         int i1, int side)
+HT_INLINE void sum_steps(__m256i s[2][SIDE], const int8_t *w, const int8_t *x, const __m256i *start, bool offset,
+                         int i0, int i1, int side)
 {
 #pragma GCC unroll 4
     for (int t = 0; t < side; t++)
@@ -308,6 +308,8 @@ void GEMM_Q8(float *y, size_t ldy, ht_type type, const void *w, size_t stride, u
     const tile t = ht_gemm_avx2_cut(scratch, k, m);
     const uint32_t panel = ht_gemm_avx2_rows(k);
 
+    if (ht_gemm_avx2_few(y, ldy, type, w, stride, n_rows, x, n_tok, k, scratch))
+        return;
     if (n_tok < enough_tokens(type)) {
         const char *name;
         ht_dot_q8_fn *dot_rows = ht_dot_q8_pick(type, GEMM_ISA, &name);

@@ -167,8 +167,8 @@ HT_INLINE void turn_wide(int8_t *to, const void *from, size_t row_bytes)
     for (int half = 0; half < 2; half++) {
         __m256i v[8];
         for (int r = 0; r < 8; r++)
-            v[r] = _mm256_cvtepi8_epi16(
-                _mm_loadu_si128((const __m128i *)(const void *)((const uint8_t *)from + row_bytes * (size_t)r + 16 * half)));
+            v[r] = _mm256_cvtepi8_epi16(_mm_loadu_si128(
+                (const __m128i *)(const void *)((const uint8_t *)from + row_bytes * (size_t)r + 16 * half)));
         ht_transpose8(v);
         for (int i = 0; i < 8; i++)
             store(to + 512 * half + 64 * i, v[i]);

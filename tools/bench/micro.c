@@ -371,7 +371,8 @@ static void run_gemm(const bench *b, bool int8)
         printf("%s,%s,%s,%s,%" PRIu32 ",%" PRIu32 ",,%.3g,,%.4f\n", b->kind, b->name, ht_type_get(b->type)->name,
                ht_isa_name(b->isa), opt.k, opt.tokens, ram, top > 0 ? macs / top : 0);
     else
-        printf("%-34s %-8s %4" PRIu32 " tokens %8.1f G multiply-adds/s  %5.1f %% of peak; from memory %6.1f G, %6.2f GB/s\n",
+        printf("%-34s %-8s %4" PRIu32
+               " tokens %8.1f G multiply-adds/s  %5.1f %% of peak; from memory %6.1f G, %6.2f GB/s\n",
                b->name, ht_type_get(b->type)->name, opt.tokens, macs / 1e9, top > 0 ? 100 * macs / top : 0, far / 1e9,
                ram / 1e9);
     fflush(stdout);
