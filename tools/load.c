@@ -16,7 +16,7 @@
 
 /* ---- The model that ships ---- */
 
-/* The first GGUF file by name in a folder. */
+/* The first GGUF file by name in a folder, the ending left out: story.gguf comes before story-moe.gguf. */
 static bool first_model(const char *folder, char *path, size_t path_bytes)
 {
     char best[256] = "";
@@ -25,12 +25,14 @@ static bool first_model(const char *folder, char *path, size_t path_bytes)
         return false;
     for (struct dirent *e; (e = readdir(d));) {
         size_t n = strlen(e->d_name);
-        if (n > 5 && n < sizeof best && !strcmp(e->d_name + n - 5, ".gguf") &&
-            (!best[0] || strcmp(e->d_name, best) < 0))
-            memcpy(best, e->d_name, n + 1);
+        if (n <= 5 || n >= sizeof best || strcmp(e->d_name + n - 5, ".gguf") != 0)
+            continue;
+        e->d_name[n - 5] = 0;
+        if (!best[0] || strcmp(e->d_name, best) < 0)
+            memcpy(best, e->d_name, n - 4);
     }
     closedir(d);
-    return best[0] && (size_t)snprintf(path, path_bytes, "%s/%s", folder, best) < path_bytes;
+    return best[0] && (size_t)snprintf(path, path_bytes, "%s/%s.gguf", folder, best) < path_bytes;
 }
 
 bool ht_load_shipped(char *path, size_t path_bytes)
