@@ -3,7 +3,7 @@
  * A second, plain implementation of the forward pass, in float32 over dequantised weights, that counts what `hearth
  * synth` promises: how many neurons fire in each layer, how many of them fire at the next token too, which experts are
  * chosen. It shares no code with the engine. Architectures: llama (dense and mixture), arcee, qwen3, qwen3moe, olmoe,
- * smallthinker. The pairing of RoPE is not told apart: it makes no difference to random weights.
+ * smallthinker without a window. Trained models of these architectures can be fed too (test_models.c).
  *
  * Used by test_synth.c and by tools/bench/synth_measure.c. Owner: sim_close frees what sim_open made. Threads: one. */
 #ifndef HEARTH_TESTS_SYNTH_SIM_H
@@ -31,7 +31,7 @@ typedef struct sim {
     char arch[32];
     uint32_t n_layer, d, n_head, n_kv, head_dim, ff, n_vocab, n_expert, n_used, n_ctx, pos, split;
     float eps, rope_base;
-    bool early, sigmoid, renorm, wide_norm;
+    bool early, sigmoid, renorm, wide_norm, halves;
     int act;                     /* 0 silu, 1 relu, 2 relu2 */
     float *embd, *out_norm, *output, *x, *h, *a, *b, *c, *logits, *score;
     sim_layer *layers;
@@ -134,11 +134,12 @@ static inline bool sim_open(sim *s, const char *path, uint32_t n_ctx)
         s->ff = (uint32_t)sim_arch_number(s, "expert_feed_forward_length", s->ff);
     s->eps = (float)sim_arch_number(s, "attention.layer_norm_rms_epsilon", 1e-5);
     s->rope_base = (float)sim_arch_number(s, "rope.freq_base", 1e4);
-    s->n_vocab = (uint32_t)sim_number(s, "hearth.synth.vocab", 0, 0);
+    s->n_vocab = (uint32_t)sim_number(s, "hearth.synth.vocab", 0, sim_arch_number(s, "vocab_size", 0));
     s->split = (uint32_t)sim_number(s, "hearth.synth.topic_split", 0, 0);
     s->n_ctx = n_ctx;
     s->early = strcmp(s->arch, "smallthinker") == 0;
-    s->sigmoid = s->early;
+    s->sigmoid = s->early && sim_arch_number(s, "expert_gating_func", 2) == 2;
+    s->halves = strcmp(s->arch, "llama") != 0 && strcmp(s->arch, "arcee") != 0;
     s->renorm = strcmp(s->arch, "olmoe") != 0;
     s->wide_norm = strcmp(s->arch, "olmoe") == 0;
     int64_t act = hearth_file_find_meta(s->f, "llama.hidden_activation");
@@ -147,6 +148,8 @@ static inline bool sim_open(sim *s, const char *path, uint32_t n_ctx)
     s->embd = sim_tensor(s, -1, "token_embd.weight");
     s->out_norm = sim_tensor(s, -1, "output_norm.weight");
     s->output = sim_tensor(s, -1, "output.weight");
+    if (!s->output) /* tied */
+        s->output = sim_tensor(s, -1, "token_embd.weight");
     s->layers = calloc(s->n_layer, sizeof *s->layers);
     uint32_t e = s->n_expert ? s->n_expert : 1, q = s->n_head * s->head_dim;
     size_t wide = s->d > s->ff ? s->d : s->ff;
@@ -221,11 +224,12 @@ static inline void sim_rope(const sim *s, float *x, uint32_t heads)
 {
     for (uint32_t h = 0; h < heads; h++)
         for (uint32_t i = 0; i < s->head_dim / 2; i++) {
-            float *p = x + h * s->head_dim + 2 * i, angle = s->pos * powf(s->rope_base, -2.0f * i / s->head_dim);
-            float c = cosf(angle), n = sinf(angle), u = p[0];
+            float *p = x + h * s->head_dim + (s->halves ? i : 2 * i), *q = p + (s->halves ? s->head_dim / 2 : 1);
+            float angle = s->pos * powf(s->rope_base, -2.0f * i / s->head_dim);
+            float c = cosf(angle), n = sinf(angle), u = *p;
 
-            p[0] = u * c - p[1] * n;
-            p[1] = u * n + p[1] * c;
+            *p = u * c - *q * n;
+            *q = u * n + *q * c;
         }
 }
 

@@ -2,7 +2,9 @@
 """Writes a checkpoint as GGUF v3 with Q8_0 matrices, checks it, and stores what the C engine is tested against.
 
     python export.py --run RUN --out ../../models/hearth-story.gguf --reference ../../tests/data/story
-"""
+
+A mixture is written as `smallthinker`, whose experts are ReLU-gated in every engine that knows it. Without a window in
+the file all its layers see everything and are rotated, which is what model.py computes."""
 import argparse
 import json
 import math
@@ -28,20 +30,25 @@ REFERENCE_TEXT = ("## The Lamp on the Hill\n\nOnce upon a time an old lamp stood
                   "moon, \"Will you lend me a little light?\" The moon only smiled.")
 
 
-def tensor_names(n_layers):
+def tensor_names(c):
     """GGUF name -> name in model.py."""
     names = {"token_embd.weight": "embed.weight", "output_norm.weight": "norm.weight"}  # no output.weight: tied
-    for i in range(n_layers):
-        for ours, theirs in {"attn_norm": "attn_norm", "attn.wq": "attn_q", "attn.wk": "attn_k", "attn.wv": "attn_v",
-                             "attn.wo": "attn_output", "ffn_norm": "ffn_norm", "ffn.gate": "ffn_gate",
-                             "ffn.up": "ffn_up", "ffn.down": "ffn_down"}.items():
-            names[f"blk.{i}.{theirs}.weight"] = f"blocks.{i}.{ours}.weight"
+    layer = {"attn_norm": "attn_norm.weight", "attn_q": "attn.wq.weight", "attn_k": "attn.wk.weight",
+             "attn_v": "attn.wv.weight", "attn_output": "attn.wo.weight", "ffn_norm": "ffn_norm.weight"}
+    if c.n_experts:
+        layer |= {"ffn_gate_inp": "router.weight", "ffn_gate_exps": "ffn.gate", "ffn_up_exps": "ffn.up",
+                  "ffn_down_exps": "ffn.down"}
+    else:
+        layer |= {"ffn_gate": "ffn.gate.weight", "ffn_up": "ffn.up.weight", "ffn_down": "ffn.down.weight"}
+    for i in range(c.n_layers):
+        names |= {f"blk.{i}.{theirs}.weight": f"blocks.{i}.{ours}" for theirs, ours in layer.items()}
     return names
 
 
 def write_gguf(path, model, tokenizer, context, about):
-    c, w = model.c, gguf.GGUFWriter(path, "llama")
-    w.add_name("hearth-story")
+    c = model.c
+    w = gguf.GGUFWriter(path, "smallthinker" if c.n_experts else "llama")
+    w.add_name(Path(path).stem)
     w.add_description(about)
     w.add_license("MIT")
     w.add_size_label(f"{sum(p.numel() for p in model.parameters()) / 1e6:.0f}M")
@@ -57,7 +64,13 @@ def write_gguf(path, model, tokenizer, context, about):
     w.add_rope_dimension_count(c.d_head)
     w.add_rope_freq_base(c.rope_base)
     w.add_vocab_size(c.vocab)
-    w.add_string("llama.hidden_activation", "relu")
+    if c.n_experts:
+        w.add_expert_count(c.n_experts)
+        w.add_expert_used_count(c.n_experts_used)
+        w.add_expert_feed_forward_length(c.d_ff)
+        w.add_expert_gating_func(gguf.ExpertGatingFuncType.SOFTMAX)
+    else:
+        w.add_string("llama.hidden_activation", "relu")
 
     spec = json.loads(tokenizer.to_str())["model"]
     by_id = sorted(spec["vocab"], key=spec["vocab"].get)
@@ -76,9 +89,10 @@ def write_gguf(path, model, tokenizer, context, about):
     w.add_string("hearth.demo_prompt", DEMO_PROMPT)
 
     state = model.state_dict()
-    for name, ours in tensor_names(c.n_layers).items():
+    for name, ours in tensor_names(c).items():
         x = state[ours].float().numpy()
-        if x.ndim == 2:
+        # A router is small, and a rounded one sends tokens elsewhere.
+        if x.ndim >= 2 and not ours.endswith("router.weight"):
             w.add_tensor(name, gguf.quants.quantize(x, Q8_0), raw_dtype=Q8_0)
         else:
             w.add_tensor(name, x)
@@ -92,12 +106,18 @@ def load_gguf(path):
     """The file's weights, dequantised to float32, in model.py's model. Reads everything back from the file, so that
     what is checked is what was written."""
     r = gguf.GGUFReader(path)
-    value = lambda key: r.fields[key].contents()
-    c = Config(vocab=value("llama.vocab_size"), d_model=value("llama.embedding_length"),
-               n_layers=value("llama.block_count"), n_heads=value("llama.attention.head_count"),
-               n_kv_heads=value("llama.attention.head_count_kv"), d_ff=value("llama.feed_forward_length"),
-               rope_base=value("llama.rope.freq_base"), norm_eps=value("llama.attention.layer_norm_rms_epsilon"))
-    model, names = Model(c), tensor_names(c.n_layers)
+    arch = r.fields["general.architecture"].contents()
+
+    def value(key, default=None):
+        field = r.fields.get(f"{arch}.{key}")
+        return field.contents() if field or default is None else default
+
+    c = Config(vocab=value("vocab_size"), d_model=value("embedding_length"), n_layers=value("block_count"),
+               n_heads=value("attention.head_count"), n_kv_heads=value("attention.head_count_kv"),
+               d_ff=value("feed_forward_length"), rope_base=value("rope.freq_base"),
+               norm_eps=value("attention.layer_norm_rms_epsilon"), n_experts=value("expert_count", 0),
+               n_experts_used=value("expert_used_count", 0))
+    model, names = Model(c), tensor_names(c)
     state = {names[t.name]: torch.from_numpy(np.array(gguf.quants.dequantize(t.data, t.tensor_type)))
              for t in r.tensors}
     model.load_state_dict(state)
@@ -152,6 +172,8 @@ def main():
     tokenizer = Tokenizer.from_file(str(a.run / "tokenizer.json"))
     about = ("A small story writer trained on public-domain children's books and classics by hearth's tools/train. "
              "Its gated feed-forward uses ReLU and was trained to be sparse.")
+    if model.c.n_experts:
+        about += (f" A mixture: of {model.c.n_experts} experts a layer a token uses {model.c.n_experts_used}.")
     write_gguf(a.out, model, tokenizer, c["context"], about)
 
     read_back = load_gguf(a.out)

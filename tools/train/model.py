@@ -4,12 +4,18 @@
 Where relu gives zero the neuron's up row and down column are not needed: that is what hearth skips. Training keeps
 the active share low (train.py). Rotation is over adjacent pairs, llama.cpp's NORM pairing, so that the exported rows
 of wq and wk stay in the order trained.
+
+With n_experts the feed-forward is a mixture (experts.py) and the model is SmallThinker's (arXiv:2507.20984) without a
+window: the router reads the layer's input, before its norm and the attention, and rotation is over the two halves of a
+head, llama.cpp's NEOX pairing.
 """
 from dataclasses import asdict, dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+from experts import Experts, route
 
 
 @dataclass
@@ -19,13 +25,20 @@ class Config:
     n_layers: int = 6
     n_heads: int = 4
     n_kv_heads: int = 2
-    d_ff: int = 1024
+    d_ff: int = 1024  # of one expert in a mixture
     rope_base: float = 10000.0
     norm_eps: float = 1e-5
+    n_experts: int = 0  # 0: no mixture
+    n_experts_used: int = 0
 
     @property
     def d_head(self):
         return self.d_model // self.n_heads
+
+    @property
+    def neurons(self):
+        """Of one layer."""
+        return self.d_ff * max(1, self.n_experts)
 
     as_dict = asdict
 
@@ -47,10 +60,13 @@ def rope_table(n, d_head, base):
     return angle.cos().float(), angle.sin().float()
 
 
-def rotate(x, cos, sin):
-    """x: [batch, time, heads, d_head], pairs (2i, 2i + 1)."""
-    even, odd = x.unflatten(-1, (-1, 2)).unbind(-1)
+def rotate(x, cos, sin, halves):
+    """x: [batch, time, heads, d_head], pairs (2i, 2i + 1), or with `halves` (i, i + d_head / 2)."""
     cos, sin = cos[:, None], sin[:, None]
+    if halves:
+        lo, hi = x.chunk(2, -1)
+        return torch.cat((lo * cos - hi * sin, lo * sin + hi * cos), -1).to(x.dtype)
+    even, odd = x.unflatten(-1, (-1, 2)).unbind(-1)
     return torch.stack((even * cos - odd * sin, even * sin + odd * cos), -1).flatten(-2).to(x.dtype)
 
 
@@ -66,8 +82,9 @@ class Attention(nn.Module):
     def forward(self, x, cos, sin):
         b, t, _ = x.shape
         c, group = self.c, self.c.n_heads // self.c.n_kv_heads
-        q = rotate(self.wq(x).view(b, t, c.n_heads, c.d_head), cos, sin)
-        k = rotate(self.wk(x).view(b, t, c.n_kv_heads, c.d_head), cos, sin)
+        halves = c.n_experts > 0
+        q = rotate(self.wq(x).view(b, t, c.n_heads, c.d_head), cos, sin, halves)
+        k = rotate(self.wk(x).view(b, t, c.n_kv_heads, c.d_head), cos, sin, halves)
         v = self.wv(x).view(b, t, c.n_kv_heads, c.d_head)
         k, v = (z.repeat_interleave(group, dim=2) for z in (k, v))
         y = F.scaled_dot_product_attention(*(z.transpose(1, 2) for z in (q, k, v)), is_causal=True)
@@ -91,12 +108,20 @@ class Block(nn.Module):
     def __init__(self, c):
         super().__init__()
         self.attn_norm, self.attn = RMSNorm(c.d_model, c.norm_eps), Attention(c)
-        self.ffn_norm, self.ffn = RMSNorm(c.d_model, c.norm_eps), FeedForward(c)
+        self.ffn_norm, self.ffn = RMSNorm(c.d_model, c.norm_eps), Experts(c) if c.n_experts else FeedForward(c)
+        self.router = nn.Linear(c.d_model, c.n_experts, bias=False) if c.n_experts else None
+        self.used = c.n_experts_used
 
     def forward(self, x, cos, sin):
+        """-> output, relu(gate), Routing or None."""
+        if not self.router:
+            x = x + self.attn(self.attn_norm(x), cos, sin)
+            y, act = self.ffn(self.ffn_norm(x))
+            return x + y, act, None
+        routing = route(self.router(x.flatten(0, 1)), self.used)
         x = x + self.attn(self.attn_norm(x), cos, sin)
-        y, act = self.ffn(self.ffn_norm(x))
-        return x + y, act
+        y, act = self.ffn(self.ffn_norm(x).flatten(0, 1), routing)
+        return x + y.view_as(x), act, routing
 
 
 class Model(nn.Module):
@@ -110,31 +135,33 @@ class Model(nn.Module):
         self.register_buffer("cos", cos, persistent=False)
         self.register_buffer("sin", sin, persistent=False)
         for p in self.parameters():
-            if p.dim() == 2:
-                nn.init.normal_(p, std=0.5 * p.shape[1] ** -0.5)
+            if p.dim() >= 2:
+                nn.init.normal_(p, std=0.5 * p.shape[-1] ** -0.5)
         nn.init.normal_(self.embed.weight, std=0.02)
         for b in self.blocks:  # every block begins as the identity
             nn.init.zeros_(b.attn.wo.weight)
-            nn.init.zeros_(b.ffn.down.weight)
+            nn.init.zeros_(b.ffn.down if c.n_experts else b.ffn.down.weight)
 
     def hidden(self, ids):
-        """-> last hidden state after the norm, and relu(gate) of every layer."""
+        """-> last hidden state after the norm; relu(gate) of every layer, [batch, time, d_ff] or, of a mixture's
+        chosen experts, [batch * time, used, d_ff]; Routing of every layer, None where there is no mixture."""
         t = ids.shape[1]
-        x, acts = self.embed(ids), []
+        x, acts, routings = self.embed(ids), [], []
         for b in self.blocks:
-            x, act = b(x, self.cos[:t], self.sin[:t])
+            x, act, routing = b(x, self.cos[:t], self.sin[:t])
             acts.append(act)
-        return self.norm(x), acts
+            routings.append(routing)
+        return self.norm(x), acts, routings
 
     def forward(self, ids):
-        """-> logits [batch, time, vocab] in float32, and relu(gate) of every layer."""
-        h, acts = self.hidden(ids)
-        return F.linear(h, self.embed.weight).float(), acts
+        """-> logits [batch, time, vocab] in float32; relu(gate) and routing of every layer, as in hidden()."""
+        h, acts, routings = self.hidden(ids)
+        return F.linear(h, self.embed.weight).float(), acts, routings
 
     def loss(self, ids, targets):
-        """-> cross entropy; mean of relu(gate) and density, each per layer."""
-        logits, acts = self(ids)
+        """-> cross entropy; mean of relu(gate) and density, each per layer; Routing.balance per layer, or None."""
+        logits, acts, routings = self(ids)
         ce = F.cross_entropy(logits.flatten(0, 1), targets.flatten())
         mean_act = torch.stack([a.float().mean() for a in acts])
         density = torch.stack([(a > 0).float().mean() for a in acts])
-        return ce, mean_act, density
+        return ce, mean_act, density, torch.stack([r.balance for r in routings]) if self.c.n_experts else None

@@ -4,11 +4,11 @@ every direction of the matrix learns at the same rate."""
 import torch
 
 
-def orthogonalise(g, steps=5):
+def orthogonalise(g, dtype, steps=5):
     """g: [n, rows, cols] with rows <= cols -> about U V^T of each matrix. A quintic Newton-Schulz iteration; its
     coefficients were chosen by Muon's author for the steepest slope at zero, and tolerate bf16."""
     a, b, c = 3.4445, -4.7750, 2.0315
-    x = g.bfloat16()
+    x = g.to(dtype)
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(steps):
         s = x @ x.mT
@@ -17,8 +17,11 @@ def orthogonalise(g, steps=5):
 
 
 class Muon(torch.optim.Optimizer):
-    def __init__(self, params, lr, momentum=0.95, weight_decay=0.05):
+    """Parameters are matrices, or stacks of them [n, rows, cols] (experts)."""
+
+    def __init__(self, params, lr, momentum=0.95, weight_decay=0.05, dtype=torch.bfloat16):
         super().__init__(list(params), dict(lr=lr, momentum=momentum, weight_decay=weight_decay))
+        self.dtype = dtype
 
     @torch.no_grad()
     def step(self):
@@ -31,9 +34,11 @@ class Muon(torch.optim.Optimizer):
                 momenta = [self.state[p].setdefault("momentum", torch.zeros_like(p)) for p in params]
                 torch._foreach_lerp_(momenta, grads, 1 - group["momentum"])
                 update = torch.stack([g.lerp(m, group["momentum"]) for g, m in zip(grads, momenta)])  # Nesterov
-                tall = shape[0] > shape[1]
-                update = orthogonalise(update.mT if tall else update)
-                update = update.mT if tall else update
-                scale = group["lr"] * max(1.0, shape[0] / shape[1]) ** 0.5
+                rows, cols = shape[-2:]
+                matrices = update.view(-1, rows, cols)
+                tall = rows > cols
+                matrices = orthogonalise(matrices.mT if tall else matrices, self.dtype)
+                update = (matrices.mT if tall else matrices).reshape(update.shape)
+                scale = group["lr"] * max(1.0, rows / cols) ** 0.5
                 torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
                 torch._foreach_add_(params, list(update.unbind(0)), alpha=-scale)

@@ -3,6 +3,7 @@
 
     nice -n 10 python train.py --run RUN --minutes 75
     python train.py --run RUN --minutes 30 --resume        # goes on from RUN/checkpoint.pt
+    python train.py --run RUN --minutes 75 --start RUN/start.pt     # a mixture, from upcycle.py
 
 The schedule is a function of progress, a number that goes from 0 to 1. With --steps N each step is 1/N of it. With
 --minutes the share per step is planned again and again from the recent step time and the wall time left, so that a
@@ -10,7 +11,8 @@ process stopped for a while (SIGSTOP) or slowed down by neighbours still ends on
 
 Sparsity: the loss carries lambda * mean(relu(gate)) of every layer, and a controller moves lambda so that the density
 (share of relu(gate) > 0) follows a target that falls from 30 % to --density. The mean is penalised, not the count:
-the count has no gradient.
+the count has no gradient. Of a mixture only the chosen experts' neurons count, and the loss carries --balance times the
+load-balancing term of every layer (experts.py).
 """
 import argparse
 import csv
@@ -61,14 +63,14 @@ class DensityController:
     A layer's share of lambda goes with its density: with one lambda for all, the layers that are sparse by nature
     went on towards zero (3 % after 600 steps) while the first stayed at 34 %."""
 
-    def __init__(self, target, n_layers, state=None):
-        self.target, self.integral, self.error = target, math.log(0.03), 0.0
+    def __init__(self, target, n_layers, begin=0.30, state=None):
+        self.target, self.begin, self.integral, self.error = target, begin, math.log(0.03), 0.0
         self.density = torch.full((n_layers,), 0.5)  # running means
         self.__dict__.update(state or {})
 
     def aim(self, progress):
-        """From 30 % to the target over the first third, geometrically: most of the run adapts to the final density."""
-        return self.target * (0.30 / self.target) ** max(0.0, 1 - progress / 0.33)
+        """From `begin` to the target over the first third, geometrically: most of the run adapts to the final density."""
+        return self.target * (self.begin / self.target) ** max(0.0, 1 - progress / 0.33)
 
     def update(self, density, progress):
         self.density = self.density.lerp(density, 0.1)
@@ -86,7 +88,7 @@ class DensityController:
         return self.weight / len(share) * share
 
 
-def rate(progress, step, warmup=100, decay_from=0.3):
+def rate(progress, step, warmup, decay_from):
     """Share of the peak learning rate: a linear start, flat, then linear to zero."""
     return min(1.0, (step + 1) / warmup) * min(1.0, max(0.0, 1 - progress) / (1 - decay_from))
 
@@ -105,8 +107,15 @@ def main():
     ap.add_argument("--long-context", default=1024, type=int, help="context of the last part of the run")
     ap.add_argument("--long-from", default=2.0, type=float, help="progress at which it begins; above 1: never")
     ap.add_argument("--density", default=0.065, type=float, help="target; what is reached is reported")
+    ap.add_argument("--density-begin", default=0.30, type=float)
+    ap.add_argument("--balance", default=0.01, type=float, help="weight of a mixture's load balancing, per layer")
     ap.add_argument("--lr-muon", default=0.02, type=float)
     ap.add_argument("--lr-adam", default=0.004, type=float)
+    ap.add_argument("--decay-from", default=0.3, type=float, help="progress at which the learning rate begins to fall")
+    ap.add_argument("--warmup", default=100, type=int, help="steps")
+    ap.add_argument("--eager", action="store_true", help="no torch.compile: on a busy machine it takes many minutes")
+    ap.add_argument("--float32", action="store_true", help="no bf16: for processors without AMX or AVX512-BF16")
+    ap.add_argument("--start", type=Path, help="weights to begin with, in place of random ones")
     ap.add_argument("--checkpoint-minutes", default=4.0, type=float)
     ap.add_argument("--pid-file", type=Path, help="where to write the process id, for whoever wants to pause the run")
     a = ap.parse_args()
@@ -116,40 +125,48 @@ def main():
     torch.set_num_threads(a.threads)
     torch.manual_seed(a.seed)
     tokens = dict(np.load(a.run / "tokens.npz"))
-    model = Model(Config())
-    matrices = [p for n, p in model.named_parameters() if p.dim() == 2 and "embed" not in n]
-    others = [p for n, p in model.named_parameters() if p.dim() != 2 or "embed" in n]
-    optimisers = [Muon(matrices, a.lr_muon),
+    source = a.run / "checkpoint.pt" if a.resume else a.start
+    c = torch.load(source, weights_only=False) if source else None
+    model = Model(Config(**c["config"]) if c else Config())
+    if c:
+        model.load_state_dict(c["model"])
+    # A router's rows are as many directions as experts: equal steps in all of them are not what it needs.
+    by_adam = lambda name, p: p.dim() < 2 or "embed" in name or "router" in name
+    matrices = [p for n, p in model.named_parameters() if not by_adam(n, p)]
+    others = [p for n, p in model.named_parameters() if by_adam(n, p)]
+    optimisers = [Muon(matrices, a.lr_muon, dtype=torch.float32 if a.float32 else torch.bfloat16),
                   torch.optim.AdamW(others, a.lr_adam, betas=(0.9, 0.95), weight_decay=0.0, fused=True)]
     average = [p.detach().clone() for p in model.parameters()]  # of the last 200 steps: usable at any moment
     step, progress, trained_s, seen, data_at = 0, 0.0, 0.0, 0, (0, 0)
-    controller = DensityController(a.density, model.c.n_layers)
+    controller = DensityController(a.density, model.c.n_layers, a.density_begin)
     if a.resume:
-        c = torch.load(a.run / "checkpoint.pt", weights_only=False)
-        model.load_state_dict(c["model"])
         average = c["average"]
         for o, state in zip(optimisers, c["optimisers"]):
             o.load_state_dict(state)
         step, progress, trained_s, seen, data_at = (c[k] for k in ("step", "progress", "trained_s", "seen", "data_at"))
-        controller = DensityController(a.density, model.c.n_layers, c["controller"] | {"target": a.density})
+        controller = DensityController(a.density, model.c.n_layers, a.density_begin,
+                                       c["controller"] | {"target": a.density})
 
     def windows(context, epoch, at):
         return Windows(tokens, context, a.batch_tokens // context, a.seed, epoch, at)
 
     context = a.long_context if progress >= a.long_from else a.context
     rows = windows(context, *data_at)
-    loss_of = torch.compile(model.loss, dynamic=False)  # one compilation per context length
+    # One compilation per context length.
+    loss_of = model.loss if a.eager else torch.compile(model.loss, dynamic=False)
     log = open(a.run / "log.csv", "a" if a.resume else "w", newline="")
     writer = csv.writer(log)
     if not a.resume:
-        writer.writerow("step progress tokens seconds loss held_out_bpb density lambda lr_share step_s".split())
+        writer.writerow("step progress tokens seconds loss held_out_bpb density lambda lr_share step_s".split() +
+                        ["balance"] * (model.c.n_experts > 0))
 
     def held_out():
         """Bits per byte with the averaged weights, put in place for the moment."""
         with torch.no_grad():
             kept = [p.detach().clone() for p in model.parameters()]
             torch._foreach_copy_(list(model.parameters()), average)
-            bpb = bits_per_byte(model, tokens["held_out"], int(tokens["held_out_bytes"]), 512, autocast=True)["bpb"]
+            bpb = bits_per_byte(model, tokens["held_out"], int(tokens["held_out_bytes"]), 512,
+                                autocast=not a.float32)["bpb"]
             torch._foreach_copy_(list(model.parameters()), kept)
         return bpb
 
@@ -164,21 +181,25 @@ def main():
     stop = []
     for s in (signal.SIGINT, signal.SIGTERM):
         signal.signal(s, lambda *_: stop.append(1))
-    times, losses, densities, saved = [], [], [], time.monotonic()
+    times, losses, densities, balances, saved = [], [], [], [], time.monotonic()
     while progress < 1 and not stop:
         t0 = time.monotonic()
         want = a.long_context if progress >= a.long_from else a.context
         if want != context:
             context, rows = want, windows(want, rows.epoch + 1, 0)
             times.clear()
-        share = rate(progress, step)
+        share = rate(progress, step, a.warmup, a.decay_from)
         for o, peak in zip(optimisers, (a.lr_muon, a.lr_adam)):
             for g in o.param_groups:
                 g["lr"] = peak * share
         ids, targets = rows.next()
-        with torch.autocast("cpu", torch.bfloat16):
-            loss, mean_act, density = loss_of(ids, targets)
-        (loss + (controller.weights() * mean_act).sum()).backward()
+        with torch.autocast("cpu", torch.bfloat16, enabled=not a.float32):
+            loss, mean_act, density, balance = loss_of(ids, targets)
+        total = loss + (controller.weights() * mean_act).sum()
+        if balance is not None:
+            total = total + a.balance * balance.sum()
+            balances.append(balance.detach())
+        total.backward()
         for o in optimisers:
             o.step()
         model.zero_grad(set_to_none=True)
@@ -205,11 +226,14 @@ def main():
             row = [step, f"{progress:.4f}", seen, f"{trained_s:.0f}", f"{np.mean(losses):.4f}", bpb,
                    " ".join(f"{d:.3f}" for d in layers.tolist()), f"{controller.weight:.4f}", f"{share:.3f}",
                    f"{usual:.3f}"]
+            if balances:
+                row.append(" ".join(f"{b:.2f}" for b in torch.stack(balances).mean(0).tolist()))
             writer.writerow(row)
             log.flush()
             print(f"step {row[0]} progress {row[1]} tokens {seen / 1e6:.1f}M loss {row[4]} bpb {row[5] or '-'} density "
-                  f"{layers.mean():.3f} [{row[6]}] lambda {row[7]} lr {row[8]} {row[9]} s/step", flush=True)
-            losses.clear(), densities.clear()
+                  f"{layers.mean():.3f} [{row[6]}] lambda {row[7]} lr {row[8]} {row[9]} s/step"
+                  f"{f' balance [{row[10]}]' if balances else ''}", flush=True)
+            losses.clear(), densities.clear(), balances.clear()
             if due:
                 save()
                 saved = time.monotonic()
