@@ -84,6 +84,21 @@ const char *ht_arch_foreign(const char *name, size_t n)
     return NULL;
 }
 
+const char *ht_activation_name(ht_activation a)
+{
+    switch (a) {
+    case HT_ACT_SILU: return "silu";
+    case HT_ACT_GELU_TANH: return "gelu_tanh";
+    case HT_ACT_GELU_ERF: return "gelu";
+    case HT_ACT_RELU: return "relu";
+    case HT_ACT_RELU2: return "relu2";
+    case HT_ACT_FATRELU: return "fatrelu";
+    case HT_ACT_DRELU: return "drelu";
+    case HT_ACT_SWIGLU_OAI: return "swiglu_oai";
+    default: return "";
+    }
+}
+
 bool ht_activation_parse(const char *s, size_t n, ht_activation *act, float *param)
 {
     static const struct { const char *name; ht_activation act; } names[] = {

@@ -50,6 +50,7 @@ const ht_arch *ht_arch_find(const char *name, size_t n);
 /* What kind of file has this architecture name where it is no language model ("an image projector", "an embedding
  * model"), or NULL. For messages. */
 const char *ht_arch_foreign(const char *name, size_t n);
+const char *ht_activation_name(ht_activation a);
 /* Reads an activation's name as hidden_activation spells it ("relu", "fatrelu:0.01"); false: unknown. */
 bool ht_activation_parse(const char *s, size_t n, ht_activation *act, float *param);
 

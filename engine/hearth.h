@@ -167,6 +167,24 @@ HEARTH_API hearth_status hearth_model_get_info(const hearth_model *m, hearth_mod
  * the disk takes for some hundred small reads side by side. Fails: EIO where the file has been cut. */
 HEARTH_API hearth_status hearth_model_fingerprint(const hearth_model *m, char out[33], hearth_error *err);
 
+/* ---- Weights of feed-forward blocks ------------------------------------------------------------------------------ */
+
+typedef struct hearth_block_info {
+    size_t size;               /* set by the caller */
+    uint32_t n_ff, n_expert, n_used, shared_n_ff; /* a dense block is one expert, always used; n_ff: neurons of an expert */
+    bool gated;
+    const char *activation;    /* "relu", "relu2", "fatrelu", "drelu", "silu", …; valid as long as the model */
+    float activation_param;    /* FATReLU's threshold */
+    uint64_t row_bytes;        /* stored bytes of a neuron's gate row (its up row where there is no gate) */
+} hearth_block_info;
+HEARTH_API hearth_status hearth_model_get_block(const hearth_model *m, uint32_t layer, hearth_block_info *info);
+
+typedef enum hearth_role { HEARTH_ROLE_GATE, HEARTH_ROLE_UP, HEARTH_ROLE_DOWN } hearth_role;
+/* dst = rows [first, first + n) of a matrix of an expert as float32: of gate and up a row is a neuron's [d_model], of down
+ * an output's [n_ff]. EINVAL: there is no such row. Any thread. */
+HEARTH_API hearth_status hearth_model_read_rows(const hearth_model *m, uint32_t layer, uint32_t expert, hearth_role role,
+                                                uint32_t first, uint32_t n, float *dst, hearth_error *err);
+
 /* ---- Text and tokens --------------------------------------------------------------------------------------------- */
 
 /* Ids of n bytes of text. add_bos: also BOS (and EOS) as the file asks. special: control tokens in the text are

@@ -106,6 +106,9 @@ typedef struct hearth_profile_layer {
     /* how its active neurons are foretold */
     const char *method;      /* "exact", "sign", "lowrank", "threshold", "off"; NULL: not known */
     float recall, precision, predicted_density;
+    const float *threshold;  /* [n_expert][n_ff] of the predictor's score, NULL: no predictor. -INFINITY: always computed */
+    uint32_t rank, inputs;   /* of a low-rank predictor; inputs: the width of the model */
+    const float *low_a, *low_b; /* [rank][inputs], [n_ff][rank]: set by training, left out where a profile is read */
 } hearth_profile_layer;
 
 /* A point of the curve of loss against speed. Negative: not known. */
@@ -115,6 +118,30 @@ typedef struct hearth_profile_point {
     float weight_bytes_per_token;
     float speed;             /* of the dense model's */
 } hearth_profile_point;
+
+/* ---- Predictors -------------------------------------------------------------------------------------------------- */
+
+typedef struct hearth_train_params {
+    size_t size;
+    const hearth_model_params *model; /* how the model is opened again for trials; NULL: defaults */
+    double quality;         /* loss that may be spent: mean KL divergence in nat against the dense model; 0: 0.01. The 99th
+                             * percentile stays below 25 times as much, the share of tokens whose likeliest successor is
+                             * another below 3 times */
+    uint64_t sample_tokens; /* to learn from, spread over the text; 0: 8192, or what 1 GiB holds */
+    uint64_t check_tokens;  /* held-out tokens scored at each trial; 0: 4096, or what 512 MiB of logits hold */
+    const char *scratch;    /* path for trial profiles; removed at the end */
+    hearth_progress_fn *progress; /* "learning", "measuring" */
+    void *progress_user;
+} hearth_train_params;
+#define HEARTH_TRAIN_PARAMS_INIT { .size = sizeof(hearth_train_params) }
+
+/* Finds a predictor for every layer of a model whose activation has zeros: which kind costs fewest bytes, and the thresholds
+ * at which the loss on `held_out`, scored token by token as decoding would compute it, stays within `quality` (docs/predictors.md).
+ * path: the model's file; m: the same, open. The profile gets methods, thresholds and the curve of every trial. Fails:
+ * EUNSUPPORTED (an activation without zeros), EINVAL (texts too short), ECANCELLED, EIO, ENOMEM. */
+HEARTH_API hearth_status hearth_profile_train(hearth_profile *p, hearth_model *m, const char *path,
+                                              const hearth_train_params *params, const char *text, size_t n,
+                                              const char *held_out, size_t n_held_out, hearth_error *err);
 
 /* Reads a profile and checks every byte of it. model: the fingerprint that it must be of, NULL: any. Fails: EFORMAT
  * (damaged, or no profile), EUNSUPPORTED (of a newer version), EMISMATCH (of another model), EIO, ENOMEM. */

@@ -65,17 +65,19 @@ static const struct {
 };
 
 /* Arrays of one number for each neuron, expert or pair, as tensors. */
+enum { EXPERT_ID = -1, ANY_NUMBER = -2 /* infinities too */ };
 typedef enum shape { PER_NEURON, PER_EXPERT, PER_NEXT, PER_SHARED } shape;
 static const struct {
     const char *name;
     size_t offset;
     shape shape;
-    float most; /* 0: no limit; negative: an expert's id */
+    float most; /* 0: no limit; negative: see below */
 } layer_tensors[] = {
     { "frequency", offsetof(hearth_profile_layer, frequency), PER_NEURON, 1 },
     { "magnitude", offsetof(hearth_profile_layer, magnitude), PER_NEURON, 0 },
+    { "predict_threshold", offsetof(hearth_profile_layer, threshold), PER_NEURON, ANY_NUMBER },
     { "expert_frequency", offsetof(hearth_profile_layer, expert_frequency), PER_EXPERT, 1 },
-    { "transition_expert", offsetof(hearth_profile_layer, next_expert), PER_NEXT, -1 },
+    { "transition_expert", offsetof(hearth_profile_layer, next_expert), PER_NEXT, EXPERT_ID },
     { "transition", offsetof(hearth_profile_layer, next_share), PER_NEXT, 1 },
     { "shared_frequency", offsetof(hearth_profile_layer, shared_frequency), PER_SHARED, 1 },
     { "shared_magnitude", offsetof(hearth_profile_layer, shared_magnitude), PER_SHARED, 0 },
@@ -166,6 +168,36 @@ static uint64_t sides(const hearth_profile_layer *l, shape s, uint64_t ne[2])
     return ne[0] * ne[1];
 }
 
+static hearth_status write_matrix(hearth_writer *w, uint32_t layer, const char *what, const float *v, uint64_t k, uint64_t n,
+                                  bool data, hearth_error *err)
+{
+    const uint64_t ne[2] = { k, n };
+    char name[80];
+
+    return data ? hearth_writer_data(w, v, k * n, err)
+                : hearth_writer_declare(w, tensor_name(name, layer, what), k % 32 ? "f32" : "q8_0", 2, ne, err);
+}
+
+/* Declares a layer's tensors, or writes them. */
+static hearth_status write_layer(hearth_writer *w, const hearth_profile_layer *l, uint32_t layer, bool data, hearth_error *err)
+{
+    hearth_status st = HEARTH_OK;
+
+    for (size_t k = 0; k < COUNT(layer_tensors) && st == HEARTH_OK; k++) {
+        const float *v = FIELD(const float *, l, layer_tensors[k].offset);
+        uint64_t ne[2], n = sides(l, layer_tensors[k].shape, ne);
+        char name[80];
+        if (v && n)
+            st = data ? hearth_writer_data(w, v, n, err)
+                      : hearth_writer_declare(w, tensor_name(name, layer, layer_tensors[k].name), "f32", 2, ne, err);
+    }
+    if (st == HEARTH_OK && l->rank && l->low_a)
+        st = write_matrix(w, layer, "predict_a.weight", l->low_a, l->inputs, l->rank, data, err);
+    if (st == HEARTH_OK && l->rank && l->low_b)
+        st = write_matrix(w, layer, "predict_b.weight", l->low_b, l->rank, l->n_ff, data, err);
+    return st;
+}
+
 hearth_status hearth_profile_write(const hearth_profile *p, const char *path, hearth_error *err)
 {
     hearth_writer *w;
@@ -177,16 +209,7 @@ hearth_status hearth_profile_write(const hearth_profile *p, const char *path, he
         st = hearth_writer_seal(w);
     for (int data = 0; data < 2; data++) /* all declarations, then all data, in one order */
         for (uint32_t i = 0; i < p->n_layer && st == HEARTH_OK; i++)
-            for (size_t k = 0; k < COUNT(layer_tensors) && st == HEARTH_OK; k++) {
-                const hearth_profile_layer *l = &p->layers[i];
-                const float *v = FIELD(const float *, l, layer_tensors[k].offset);
-                uint64_t ne[2], n = sides(l, layer_tensors[k].shape, ne);
-                char name[80];
-                if (v && n)
-                    st = data
-                             ? hearth_writer_data(w, v, n, err)
-                             : hearth_writer_declare(w, tensor_name(name, i, layer_tensors[k].name), "f32", 2, ne, err);
-            }
+            st = write_layer(w, &p->layers[i], i, data, err);
     if (st == HEARTH_OK)
         return hearth_writer_close(&w, err);
     hearth_writer_abort(&w);
@@ -397,10 +420,20 @@ static hearth_status read_curve(const reader *r, hearth_profile *p)
     return st;
 }
 
+static bool makes_sense(float v, float most, const hearth_profile_layer *l)
+{
+    if (most == ANY_NUMBER)
+        return !isnan(v);
+    if (!isfinite(v) || v < 0.0f)
+        return false;
+    if (most == EXPERT_ID)
+        return v < (float)l->n_expert && v == floorf(v);
+    return most <= 0.0f || v <= most;
+}
+
 static hearth_status read_tensor(const reader *r, hearth_profile *p, uint32_t layer, size_t k)
 {
     hearth_profile_layer *l = &p->layers[layer];
-    float most = layer_tensors[k].most < 0 ? (float)l->n_expert - 1 : layer_tensors[k].most;
     uint64_t ne[2];
     hearth_tensor t;
     char name[80];
@@ -427,8 +460,7 @@ static hearth_status read_tensor(const reader *r, hearth_profile *p, uint32_t la
     if (st != HEARTH_OK)
         return st;
     for (uint64_t i = 0; i < n; i++)
-        if (!isfinite(v[i]) || v[i] < 0.0f || ((most > 0.0f || layer_tensors[k].most < 0) && v[i] > most) ||
-            (layer_tensors[k].most < 0 && v[i] != floorf(v[i])))
+        if (!makes_sense(v[i], layer_tensors[k].most, l))
             return damaged(r, name);
     FIELD(const float *, l, layer_tensors[k].offset) = v;
     return HEARTH_OK;

@@ -30,8 +30,7 @@ static double dot(const float *x, const float *y, size_t n)
     return sum[0] + sum[1] + sum[2] + sum[3];
 }
 
-/* y [m][n] = a [m][k] b [k][n] */
-static void multiply(const float *a, const float *b, float *y, size_t m, size_t k, size_t n)
+void ht_multiply(const float *a, const float *b, float *y, size_t m, size_t k, size_t n)
 {
     for (size_t i = 0; i < m; i++) {
         memset(y + i * n, 0, n * sizeof *y);
@@ -157,26 +156,29 @@ static void jacobi(double *s, double *u, uint32_t r)
     }
 }
 
-/* What one fit works with: l [d][d], wl = w l [n][d], q [r][d] the subspace, p [n][r] = wl q'. */
+/* What one fit works with: w [n][d], l [d][d], q [r][d] the subspace, lq [d][r] = l q', p [n][r] = w l q'. */
 typedef struct fit {
-    const float *weight;
+    const float *w, *weight;
     uint32_t n, d, r;
-    float *l, *wl, *q, *qt, *p;
+    float *l, *q, *qt, *lq, *p;
 } fit;
 
-/* p = wl q' */
 static void project(fit *f)
 {
     transpose(f->q, f->qt, f->r, f->d);
-    multiply(f->wl, f->qt, f->p, f->n, f->d, f->r);
+    ht_multiply(f->l, f->qt, f->lq, f->d, f->d, f->r);
+    ht_multiply(f->w, f->lq, f->p, f->n, f->d, f->r);
 }
 
-/* q = (wl' weight p)': one application of the matrix whose eigenvectors are wanted. */
+/* q = (l' w' weight p)': one application of the matrix whose eigenvectors are wanted. */
 static void apply(fit *f)
 {
     project(f);
-    memset(f->q, 0, (size_t)f->r * f->d * sizeof *f->q);
-    multiply_transposed(f->p, f->wl, f->weight, f->q, f->n, f->r, f->d);
+    memset(f->lq, 0, (size_t)f->r * f->d * sizeof *f->lq);
+    multiply_transposed(f->w, f->p, f->weight, f->lq, f->n, f->d, f->r);
+    memset(f->qt, 0, (size_t)f->r * f->d * sizeof *f->qt);
+    multiply_transposed(f->l, f->lq, NULL, f->qt, f->d, f->d, f->r);
+    transpose(f->qt, f->q, f->d, f->r);
 }
 
 /* The directions of the subspace turned to singular vectors, largest first. False: out of memory. */
@@ -230,17 +232,17 @@ ht_status ht_lowrank_fit(const float *x, size_t n_x, uint32_t d, const float *w,
                          uint32_t rank, uint64_t seed, float *a, float *b, ht_error *err)
 {
     const uint32_t least = n < d ? n : d;
-    fit f = { .weight = weight, .n = n, .d = d, .r = rank + SPARE < least ? rank + SPARE : least };
+    fit f = { .w = w, .weight = weight, .n = n, .d = d, .r = rank + SPARE < least ? rank + SPARE : least };
     ht_status st = HT_OK;
 
     if (rank == 0 || rank > least || n_x == 0)
         return ht_fail(err, HT_EINVAL, "a predictor of rank %u for %u neurons of %u inputs", rank, n, d);
     f.l = zeros((size_t)d * d);
-    f.wl = zeros((size_t)n * d);
+    f.lq = zeros((size_t)f.r * d);
     f.q = zeros((size_t)f.r * d);
     f.qt = zeros((size_t)f.r * d);
     f.p = zeros((size_t)n * f.r);
-    if (!f.l || !f.wl || !f.q || !f.qt || !f.p) {
+    if (!f.l || !f.lq || !f.q || !f.qt || !f.p) {
         st = ht_fail(err, HT_ENOMEM, "a predictor of rank %u for %u neurons", rank, n);
         goto end;
     }
@@ -249,7 +251,6 @@ ht_status ht_lowrank_fit(const float *x, size_t n_x, uint32_t d, const float *w,
         st = ht_fail(err, HT_EINVAL, "the inputs of a layer are zero or not finite");
         goto end;
     }
-    multiply(w, f.l, f.wl, n, d, d);
     for (size_t i = 0; i < (size_t)f.r * d; i++)
         f.q[i] = normal(&seed);
     for (int round = 0; round < ROUNDS; round++) {
@@ -270,7 +271,7 @@ ht_status ht_lowrank_fit(const float *x, size_t n_x, uint32_t d, const float *w,
             a[(size_t)i * d + j] = f.qt[(size_t)j * f.r + i];
 end:
     free(f.l);
-    free(f.wl);
+    free(f.lq);
     free(f.q);
     free(f.qt);
     free(f.p);
@@ -303,7 +304,7 @@ ht_status ht_lookahead_fit(const float *before, const float *x, size_t n_x, uint
         solve_transposed(c, v, d, 1);
     }
     for (uint32_t i = 0; i < n; i++) {
-        multiply(w + (size_t)i * d, cross, row, 1, d, d);
+        ht_multiply(w + (size_t)i * d, cross, row, 1, d, d);
         memcpy(w + (size_t)i * d, row, d * sizeof *row);
     }
 end:

@@ -70,7 +70,10 @@ static inline double ht_mask_precision(const ht_mask_quality *q)
     return q->predicted ? (double)q->hit / (double)q->predicted : 1.0;
 }
 
-/* ---- Low rank ---------------------------------------------------------------------------------------------------- */
+/* ---- Matrices, low rank ---------------------------------------------------------------------------------------------------- */
+
+/* y [m][n] = a [m][k] b [k][n] */
+void ht_multiply(const float *a, const float *b, float *y, size_t m, size_t k, size_t n);
 
 /* A [rank][d], B [n][rank] with the least sum over neurons of weight * E[(g - B A x)^2] over the n_x inputs x
  * [n_x][d], where g = w x, w [n][d]: the truncated singular value decomposition of diag(sqrt(weight)) w L, L the

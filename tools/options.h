@@ -68,6 +68,7 @@ typedef struct ht_options {
     const char *report;
     ht_integer max_tokens;
     bool density_only, restart;
+    ht_number quality;
 } ht_options;
 
 typedef enum ht_flag_kind {

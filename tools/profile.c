@@ -29,7 +29,10 @@ static const ht_flag own_flags[] = {
       "draw the profile as a page that a browser shows without any network" },
     { 0, "restart", NULL, HT_FLAG_SWITCH, AT(restart), 0, 0, NULL, NULL,
       "begin anew although an unfinished profile is there" },
-    { 0, "quality", "X", HT_FLAG_TEXT, AT(out), 0, 0, NULL, "*", "the loss that a predictor may spend" },
+    { 0, "quality", "X", HT_FLAG_NUMBER, AT(quality), 0, 10, NULL, NULL,
+      "the loss that predictors may spend: mean KL divergence in nat against the dense model, on the last tenth of the "
+      "text, "
+      "which nothing is learnt from; 0: no predictor is looked for; default 0.01" },
     { 0, "pack", NULL, HT_FLAG_SWITCH, AT(quick), 0, 0, NULL, "*", "write a self-contained model" },
     { 0 },
 };
@@ -121,6 +124,28 @@ static void print_table(const hearth_profile *p, const hearth_profile_info *info
     }
 }
 
+static void print_predictors(const hearth_profile *p, const hearth_profile_info *info)
+{
+    hearth_profile_point point = { .kl_mean = -1 };
+
+    if (hearth_profile_get_point(p, info->chosen, &point) != HEARTH_OK || info->chosen >= info->n_points)
+        return;
+    puts("layer  predictor  computed   recall  precision");
+    for (uint32_t i = 0; i < info->n_layer; i++) {
+        hearth_profile_layer l = { .size = sizeof l };
+        hearth_profile_get_layer(p, i, &l);
+        printf("%5u  %-9s", i, l.method ? l.method : "-");
+        cell((double)l.predicted_density);
+        cell((double)l.recall);
+        cell((double)l.precision);
+        putchar('\n');
+    }
+    printf("predictors: KL divergence %.4f mean, %.3f at the 99th percentile; the likeliest token agrees on %.1f %%; "
+           "%.2f MB of weights per token, %.1f %% of a dense token's\n",
+           (double)point.kl_mean, (double)point.kl_p99, percent((double)point.top1_agreement),
+           (double)point.weight_bytes_per_token / (1 << 20), 100 / (double)point.speed);
+}
+
 /* One line that can be sent to others. */
 static void print_row(const hearth_profile *p, const hearth_profile_info *info)
 {
@@ -210,6 +235,12 @@ static int print_json(const ht_loaded *l, const hearth_profile *p, const hearth_
     for (uint32_t i = 0; i < info.n_layer; i++)
         cJSON_AddItemToArray(layers, json_layer(p, i));
     cJSON_AddItemToObject(j, "layers", layers);
+    hearth_profile_point point = { .kl_mean = -1 };
+    bool chosen = info.chosen < info.n_points && hearth_profile_get_point(p, info.chosen, &point) == HEARTH_OK;
+    number_or_null(j, "kl_divergence_mean", chosen ? (double)point.kl_mean : -1);
+    number_or_null(j, "kl_divergence_p99", chosen ? (double)point.kl_p99 : -1);
+    number_or_null(j, "top1_agreement", chosen ? (double)point.top1_agreement : -1);
+    number_or_null(j, "weight_bytes_per_token", chosen ? (double)point.weight_bytes_per_token : -1);
     add_path(j, "profile", files->out);
     add_path(j, "report", files->report);
     add_path(j, "part", files->part);
@@ -237,6 +268,7 @@ static int print(const ht_options *o, const ht_loaded *l, const hearth_profile *
         if (cover >= 0)
             printf("; %.1f %% of all neurons make up 80 %% of all activations", percent(cover));
         putchar('\n');
+        print_predictors(p, &info);
     }
     if (files->out && !stat(files->out, &st))
         printf("profile %s (%.1f KB)\n", files->out, (double)st.st_size / 1024);
@@ -246,6 +278,58 @@ static int print(const ht_options *o, const ht_loaded *l, const hearth_profile *
 }
 
 /* ---- The run ---- */
+
+static const double held_out_share = 0.1;
+enum { HELD_OUT_BYTES = 256 << 10 };
+
+/* Bytes at the end of a text that are kept for measuring predictors: whole lines. */
+static size_t held_out_bytes(const ht_options *o, const char *text, size_t n)
+{
+    size_t keep = (size_t)((double)n * held_out_share);
+
+    if (o->density_only || (o->quality.given && o->quality.v <= 0))
+        return 0;
+    keep = keep < HELD_OUT_BYTES ? keep : HELD_OUT_BYTES;
+    while (keep && text[n - keep - 1] != '\n')
+        keep--;
+    return keep;
+}
+
+/* Looks for predictors, where the model's neurons have zeros and the text is long enough. */
+static int train(const ht_options *o, const ht_loaded *l, hearth_profile *p, const paths *at, const char *text,
+                 size_t n, size_t held_out)
+{
+    hearth_train_params params = HEARTH_TRAIN_PARAMS_INIT;
+    hearth_model_params model = HEARTH_MODEL_PARAMS_INIT;
+    hearth_block_info block = { .size = sizeof block };
+    hearth_error err = { 0 };
+    char scratch[4300];
+
+    if (!held_out || hearth_model_get_block(l->model, 0, &block) != HEARTH_OK || !strstr(block.activation, "relu"))
+        return HT_EXIT_OK;
+    snprintf(scratch, sizeof scratch, "%s.trial", at->part);
+    model.threads = l->info.threads;
+    model.precision = l->info.precision;
+    model.ram_bytes = o->ram.bytes;
+    model.isa = o->isa;
+    model.overrides = o->overrides.v;
+    model.n_overrides = o->overrides.n;
+    params.model = &model;
+    params.quality = o->quality.v;
+    params.scratch = scratch;
+    params.progress = ht_console_progress;
+    hearth_profile_info info = { .size = sizeof info };
+    hearth_profile_get_info(p, &info);
+    size_t learn = info.text_bytes < n - held_out ? (size_t)info.text_bytes : n - held_out;
+    hearth_status st =
+        hearth_profile_train(p, l->model, l->path, &params, text, learn, text + n - held_out, held_out, &err);
+    ht_console_progress_end();
+    if (st == HEARTH_EINVAL) { /* texts too short: the statistics stand all the same */
+        ht_say("no predictors: %s", err.text);
+        return HT_EXIT_OK;
+    }
+    return st == HEARTH_OK ? HT_EXIT_OK : ht_call_failed(&err, false);
+}
 
 static hearth_kv_type kv_type(const char *name)
 {
@@ -257,7 +341,8 @@ static hearth_kv_type kv_type(const char *name)
 }
 
 /* Files, then the summary, of what was done. */
-static int finish(const ht_options *o, const ht_loaded *l, hearth_profiler *profiler, const paths *at, bool complete)
+static int finish(const ht_options *o, const ht_loaded *l, hearth_profiler *profiler, const paths *at, bool complete,
+                  const char *text, size_t n, size_t held_out)
 {
     hearth_profiler_state s = { .size = sizeof s };
     outcome_files files = { 0 };
@@ -272,7 +357,9 @@ static int finish(const ht_options *o, const ht_loaded *l, hearth_profiler *prof
     }
     if (hearth_profiler_profile(profiler, &p, &err) != HEARTH_OK)
         return ht_call_failed(&err, false);
-    if (complete) {
+    if (complete)
+        status = train(o, l, p, at, text, n, held_out);
+    if (complete && !status) {
         if (at->out[0] && hearth_profile_write(p, at->out, &err) != HEARTH_OK)
             status = ht_call_failed(&err, false);
         else
@@ -283,7 +370,7 @@ static int finish(const ht_options *o, const ht_loaded *l, hearth_profiler *prof
             status = ht_call_failed(&err, false);
         else if (!status)
             files.report = o->report;
-    } else {
+    } else if (!complete) {
         files.part = at->part;
         ht_say("interrupted: %llu of %llu tokens are kept in %s; the same command goes on from there",
                (unsigned long long)s.tokens, (unsigned long long)s.tokens_total, at->part);
@@ -316,7 +403,8 @@ static int profile(const ht_options *o, const ht_loaded *l, const char *text, si
     if (hearth_profiler_open(&p, l->model, &params, &err) != HEARTH_OK)
         return ht_call_failed(&err, false);
     ht_interrupt_session(hearth_profiler_session(p));
-    hearth_status st = hearth_profiler_run(p, text, n, &err);
+    const size_t held_out = held_out_bytes(o, text, n);
+    hearth_status st = hearth_profiler_run(p, text, n - held_out, &err);
     ht_interrupt_session(NULL);
     ht_console_progress_end();
     hearth_profiler_state s = { .size = sizeof s };
@@ -324,7 +412,7 @@ static int profile(const ht_options *o, const ht_loaded *l, const char *text, si
     if (s.tokens_resumed)
         ht_say("went on from %s at token %llu", at.part, (unsigned long long)s.tokens_resumed);
     if (st == HEARTH_OK || (st == HEARTH_ECANCELLED && ht_interrupted())) {
-        status = finish(o, l, p, &at, st == HEARTH_OK);
+        status = finish(o, l, p, &at, st == HEARTH_OK, text, n, held_out);
     } else {
         status = ht_call_failed(&err, false);
         if (st == HEARTH_EMISMATCH || st == HEARTH_EFORMAT)

@@ -1,0 +1,289 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The search for predictors: each layer's price of missed output, so that the whole model's loss stays within what was
+ * allowed; see hearth_profiler.h and docs/predictors.md. A layer's price is the multiplier over what missing costs
+ * there (measured by trials with that layer alone); the multiplier is found by bisection over trials of the whole
+ * model. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "offline_profiler/train.h"
+
+enum { TRIALS = 9, PROBE_TOKENS = 1024, PROBE_PRICE = 8, SAMPLES = 8192, SAMPLE_BYTES = 1 << 30 };
+static const double p99_share = 25, disagreement_share = 3;
+
+typedef struct search {
+    hearth_profile *p;
+    hearth_model *m;
+    const char *path;
+    hearth_train_params params;
+    ht_fit_layer *layers;
+    double *cost; /* [layer] loss per share of the layer's energy that is missed */
+    ht_scorer scorer;
+    float **threshold; /* [layer] of the trial at hand, owned by the profile */
+    ht_error *err;
+    uint32_t done, d_model;
+} search;
+
+static bool told(search *s, const char *what, uint32_t done, uint32_t of)
+{
+    if (!s->params.progress || s->params.progress(s->params.progress_user, what, done, of))
+        return true;
+    ht_fail(s->err, HT_ECANCELLED, "cancelled by the caller");
+    return false;
+}
+
+/* Bytes of the block at a price: rows that are looked at, and those of neurons that then turn out active. */
+static double bytes_at(const ht_fit_layer *f, const ht_fit *fit, double price)
+{
+    const ht_trade t = ht_fit_at(fit, price);
+    const double active = t.quality.neurons ? (double)t.quality.hit / (double)t.quality.neurons : 0;
+    return fit->bytes + f->neurons * f->row_bytes * (t.predicted + 2 * active);
+}
+
+static double bytes_exact(const ht_fit_layer *f)
+{
+    const ht_mask_quality *q = &f->fits[0].trade[0].quality;
+    const double active = q->neurons ? (double)q->active / (double)q->neurons : 0;
+    return f->neurons * f->row_bytes * (1 + 2 * active);
+}
+
+/* Writes into the profile what a layer does at a price; negative: exact. */
+static void set_layer(search *s, uint32_t il, double price)
+{
+    hearth_profile_layer *l = &s->p->layers[il];
+    const ht_fit_layer *f = &s->layers[il];
+    const ht_fit *best = NULL;
+    double least = bytes_exact(f);
+
+    for (uint32_t i = 0; i < f->n_fits && price > 0; i++)
+        if (bytes_at(f, &f->fits[i], price) < least) {
+            best = &f->fits[i];
+            least = bytes_at(f, best, price);
+        }
+    l->method = best ? best->method : "exact";
+    l->threshold = best ? s->threshold[il] : NULL;
+    l->rank = best ? best->rank : 0;
+    l->inputs = s->d_model;
+    l->low_a = best ? best->low_a : NULL;
+    l->low_b = best ? best->low_b : NULL;
+    l->recall = l->precision = l->predicted_density = -1;
+    if (!best)
+        return;
+    const ht_trade t = ht_fit_at(best, price);
+    l->recall = (float)ht_mask_recall(&t.quality);
+    l->precision = (float)ht_mask_precision(&t.quality);
+    l->predicted_density = (float)t.predicted;
+    for (size_t i = 0; i < (size_t)l->n_ff * l->n_expert; i++)
+        s->threshold[il][i] = ht_threshold(&best->estimate[i], f->value[i], price * f->energy, f->cut, f->power);
+}
+
+static double price_of(const search *s, uint32_t il, double multiplier)
+{
+    const double price = multiplier / s->cost[il], least = ht_price(0), most = ht_price(HT_PRICES - 1);
+    return price < least ? least : price > most ? most : price;
+}
+
+/* Scores the profile as it stands. */
+static hearth_status trial(search *s, uint32_t tokens, ht_score *score)
+{
+    hearth_model_params how = HEARTH_MODEL_PARAMS_INIT;
+    hearth_error *err = (hearth_error *)(void *)s->err;
+    hearth_model *m = NULL;
+    hearth_status st;
+
+    if (s->params.model)
+        memcpy(&how, s->params.model, s->params.model->size < sizeof how ? s->params.model->size : sizeof how);
+    how.size = sizeof how;
+    how.sparsity = HEARTH_SPARSITY_AUTO;
+    how.log = NULL;
+    how.progress = NULL;
+    if ((st = hearth_profile_write(s->p, s->params.scratch, err)) != HEARTH_OK)
+        return st;
+    if ((st = hearth_model_open(&m, s->path, &how, err)) == HEARTH_OK &&
+        (st = hearth_model_predict(m, s->params.scratch, err)) == HEARTH_OK)
+        st = ht_scorer_run(&s->scorer, m, tokens, score, err);
+    hearth_model_close(&m);
+    remove(s->params.scratch);
+    return st;
+}
+
+/* What each layer's misses cost: trials with one layer foretold and all others exact. */
+static hearth_status probe_layers(search *s)
+{
+    double sum = 0;
+    hearth_status st = HEARTH_OK;
+
+    for (uint32_t il = 0; il < s->p->n_layer; il++)
+        set_layer(s, il, -1);
+    for (uint32_t il = 0; il < s->p->n_layer && st == HEARTH_OK; il++) {
+        ht_score score = { 0 };
+        if (!told(s, "measuring", s->done++, s->p->n_layer + TRIALS))
+            return HEARTH_ECANCELLED;
+        set_layer(s, il, ht_price(PROBE_PRICE));
+        if (s->p->layers[il].threshold)
+            st = trial(s, PROBE_TOKENS, &score);
+        const double missed = ht_fit_at(&s->layers[il].fits[0], ht_price(PROBE_PRICE)).missed;
+        s->cost[il] = score.kl_mean / (missed > 1e-6 ? missed : 1e-6);
+        sum += s->cost[il];
+        set_layer(s, il, -1);
+    }
+    const double mean = sum > 0 ? sum / s->p->n_layer : 1;
+    for (uint32_t il = 0; il < s->p->n_layer; il++) /* noise must not make a layer free */
+        s->cost[il] = s->cost[il] > mean / 30 ? s->cost[il] : mean / 30;
+    return st;
+}
+
+static bool good_enough(const search *s, const ht_score *r)
+{
+    const double q = s->params.quality;
+    return r->kl_mean <= q && r->kl_p99 <= p99_share * q && 1 - r->agreement <= disagreement_share * q;
+}
+
+static int by_bytes(const void *a, const void *b)
+{
+    const float x = ((const hearth_profile_point *)a)->weight_bytes_per_token;
+    const float y = ((const hearth_profile_point *)b)->weight_bytes_per_token;
+    return x < y ? -1 : x > y;
+}
+
+static void set_all(search *s, double multiplier)
+{
+    for (uint32_t il = 0; il < s->p->n_layer; il++)
+        set_layer(s, il, multiplier > 0 ? price_of(s, il, multiplier) : -1);
+}
+
+static hearth_profile_point point(const search *s, const ht_score *r, double dense_bytes)
+{
+    (void)s;
+    return (hearth_profile_point){ (float)r->kl_mean, (float)r->kl_p99, (float)r->agreement, (float)r->bytes,
+                                   (float)(dense_bytes / r->bytes) };
+}
+
+/* Bisection over the multiplier; every trial is a point of the curve. */
+static hearth_status bisect(search *s)
+{
+    hearth_model_info info = { .size = sizeof info };
+    double lo = INFINITY, hi = 0, best = -1, best_bytes;
+    ht_score exact, r;
+    hearth_status st = ht_scorer_run(&s->scorer, s->m, PROBE_TOKENS, &exact, (hearth_error *)(void *)s->err);
+
+    hearth_model_get_info(s->m, &info);
+    hearth_profile_point *points = ht_profile_alloc(s->p, TRIALS + 1, sizeof *points);
+    if (st != HEARTH_OK || !points)
+        return points ? st : (hearth_status)ht_fail(s->err, HT_ENOMEM, "curve");
+    s->p->points = points;
+    s->p->n_points = 0;
+    points[s->p->n_points++] = point(s, &exact, (double)info.weight_bytes_per_token);
+    best_bytes = exact.bytes;
+    for (uint32_t il = 0; il < s->p->n_layer; il++) {
+        lo = fmin(lo, s->cost[il] * ht_price(0));
+        hi = fmax(hi, s->cost[il] * ht_price(HT_PRICES - 1));
+    }
+    for (uint32_t i = 0; i < TRIALS; i++) {
+        const double middle = sqrt(lo * hi);
+        if (!told(s, "measuring", s->done++, s->p->n_layer + TRIALS))
+            return HEARTH_ECANCELLED;
+        set_all(s, middle);
+        if ((st = trial(s, UINT32_MAX, &r)) != HEARTH_OK)
+            return st;
+        points[s->p->n_points++] = point(s, &r, (double)info.weight_bytes_per_token);
+        if (!good_enough(s, &r)) {
+            hi = middle;
+            continue;
+        }
+        lo = middle;
+        if (r.bytes < best_bytes) {
+            best = middle;
+            best_bytes = r.bytes;
+        }
+    }
+    set_all(s, best);
+    qsort(points, s->p->n_points, sizeof *points, by_bytes);
+    for (s->p->chosen = 0; s->p->chosen < s->p->n_points; s->p->chosen++)
+        if (points[s->p->chosen].weight_bytes_per_token == (float)best_bytes)
+            break;
+    return HEARTH_OK;
+}
+
+static hearth_status learn(search *s, const char *text, size_t n)
+{
+    hearth_model_info info = { .size = sizeof info };
+    ht_samples samples;
+
+    hearth_model_get_info(s->m, &info);
+    const uint64_t fit = SAMPLE_BYTES / (4ull * info.d_model * info.n_layer), most = fit < SAMPLES ? fit : SAMPLES;
+    const uint64_t room = s->params.sample_tokens ? s->params.sample_tokens : most;
+    hearth_status st = ht_samples_take(&samples, s->m, room > 1u << 20 ? 1u << 20 : (uint32_t)room, text, n,
+                                       s->params.progress, s->params.progress_user, (hearth_error *)(void *)s->err);
+    if (st != HEARTH_OK)
+        return st;
+    for (uint32_t il = 0; il < s->p->n_layer && st == HEARTH_OK; il++) {
+        st = told(s, "learning", il, s->p->n_layer)
+                 ? (hearth_status)ht_fit_layer_make(&s->layers[il], s->m, &samples, il, s->err)
+                 : HEARTH_ECANCELLED;
+        free(samples.layers[il].input); /* a layer's samples are not needed any more */
+        samples.layers[il].input = NULL;
+    }
+    ht_samples_free(&samples);
+    return st;
+}
+
+hearth_status hearth_profile_train(hearth_profile *p, hearth_model *m, const char *path,
+                                   const hearth_train_params *params, const char *text, size_t n, const char *held_out,
+                                   size_t n_held_out, hearth_error *error)
+{
+    search s = { .p = p, .m = m, .path = path, .err = ht_profile_err(error) };
+    hearth_block_info block = { .size = sizeof block };
+    hearth_model_info info = { .size = sizeof info };
+    hearth_status st;
+
+    ht_profile_params(&s.params, sizeof s.params, params);
+    s.params.quality = s.params.quality > 0 ? s.params.quality : 0.01;
+    hearth_model_get_info(m, &info);
+    if ((st = hearth_model_get_block(m, 0, &block)) != HEARTH_OK || info.n_layer != p->n_layer || !s.params.scratch)
+        return (hearth_status)ht_fail(s.err, HT_EINVAL, "training needs the profile's model and a path for trials");
+    if (!strstr(block.activation, "relu"))
+        return (hearth_status)ht_fail(s.err, HT_EUNSUPPORTED, "the activation %s has no zeros to foretell",
+                                      block.activation);
+    s.d_model = info.d_model;
+    s.layers = calloc(p->n_layer, sizeof *s.layers);
+    s.cost = calloc(p->n_layer, sizeof *s.cost);
+    s.threshold = calloc(p->n_layer, sizeof *s.threshold);
+    bool room = s.layers && s.cost && s.threshold;
+    for (uint32_t il = 0; room && il < p->n_layer; il++)
+        room =
+            (s.threshold[il] = ht_profile_alloc(p, (size_t)p->layers[il].n_ff * p->layers[il].n_expert, sizeof(float)));
+    if (!room)
+        st = (hearth_status)ht_fail(s.err, HT_ENOMEM, "predictors");
+    else if ((st = learn(&s, text, n)) == HEARTH_OK &&
+             (st = ht_scorer_open(&s.scorer, m, s.params.check_tokens, held_out, n_held_out, error)) == HEARTH_OK &&
+             (st = probe_layers(&s)) == HEARTH_OK)
+        st = bisect(&s);
+    ht_scorer_close(&s.scorer);
+    for (uint32_t il = 0; il < p->n_layer; il++) {
+        hearth_profile_layer *l = &p->layers[il];
+        const size_t a = (size_t)l->rank * info.d_model, b = (size_t)l->rank * l->n_ff;
+        if (st == HEARTH_OK && l->rank) { /* the fits go, the profile's own copy stays */
+            float *own = ht_profile_alloc(p, a + b, sizeof *own);
+            if (own) {
+                memcpy(own, l->low_a, a * sizeof *own);
+                memcpy(own + a, l->low_b, b * sizeof *own);
+            } else {
+                st = (hearth_status)ht_fail(s.err, HT_ENOMEM, "predictors");
+            }
+            l->low_a = own;
+            l->low_b = own ? own + a : NULL;
+        } else {
+            l->low_a = l->low_b = NULL;
+        }
+        if (s.layers)
+            ht_fit_layer_free(&s.layers[il]);
+    }
+    free(s.layers);
+    free(s.cost);
+    free(s.threshold);
+    return st;
+}

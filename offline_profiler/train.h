@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Training of predictors, in three steps: samples of what feed-forward blocks read and gave (train_sample.c),
+ * predictors of every layer and what they would cost and miss at each price (train_fit.c), and the search for the price
+ * (train.c) by scoring held-out text (train_score.c). Memory: each object frees its own. Threads: one. */
+#ifndef HT_TRAIN_H
+#define HT_TRAIN_H
+
+#include "engine/base/status.h"
+#include "offline_profiler/profile.h"
+#include "predictor/predictor.h"
+
+/* ---- Samples ---- */
+
+typedef struct ht_sample_layer {
+    float *input;     /* [tokens][d] */
+    double *hh;       /* [n_expert][n_ff] sums of squared hidden units */
+    uint32_t *chosen; /* [tokens][n_used] experts */
+    hearth_block_info block;
+} ht_sample_layer;
+
+typedef struct ht_samples {
+    uint32_t n_layer, d, tokens, room; /* tokens: that were taken */
+    ht_sample_layer *layers;
+    uint32_t skip;  /* tokens at the beginning of the pass that do not count: BOS */
+    uint32_t begun; /* tokens before the window at hand */
+} ht_samples;
+
+/* Runs text windows, evenly spread, until `room` tokens are sampled. */
+hearth_status ht_samples_take(ht_samples *s, hearth_model *m, uint32_t room, const char *text, size_t n,
+                              hearth_progress_fn *progress, void *user, hearth_error *err);
+void ht_samples_free(ht_samples *s);
+
+/* ---- Fits ---- */
+
+enum { HT_PRICES = 13 };
+
+/* What a predictor of a layer does at a price, per token and neuron of the experts chosen. */
+typedef struct ht_trade {
+    double predicted; /* share of neurons predicted */
+    double missed;    /* share of the block's output energy that is missed */
+    ht_mask_quality quality;
+} ht_trade;
+
+typedef struct ht_fit {
+    const char *method; /* "sign" or "lowrank" */
+    uint32_t rank;
+    ht_estimate *estimate; /* [n_expert][n_ff] */
+    float *low_a, *low_b;
+    double bytes; /* of the predictor, read per token */
+    ht_trade trade[HT_PRICES];
+} ht_fit;
+
+enum { HT_FITS = 4 };
+
+typedef struct ht_fit_layer {
+    uint32_t n_fits;
+    ht_fit fits[HT_FITS];
+    double *value; /* [n_expert][n_ff] */
+    double energy; /* mean square of the block's output that one neuron adds to a token */
+    double cut;
+    int power;
+    double row_bytes, neurons; /* of a neuron that is computed; neurons of the experts chosen */
+} ht_fit_layer;
+
+/* Price k of the grid, times the layer's energy. */
+double ht_price(uint32_t k);
+ht_status ht_fit_layer_make(ht_fit_layer *f, hearth_model *m, const ht_samples *s, uint32_t layer, ht_error *err);
+void ht_fit_layer_free(ht_fit_layer *f);
+/* A trade between those of the grid. */
+ht_trade ht_fit_at(const ht_fit *f, double price);
+
+/* ---- Scores ---- */
+
+typedef struct ht_scorer {
+    uint32_t n_vocab, n_tokens, window;
+    hearth_token *ids;
+    bool bos;
+    hearth_token bos_id;
+    float *logits; /* [n_tokens][n_vocab] of the dense model, as logarithms of probabilities */
+    uint32_t *best;
+} ht_scorer;
+
+hearth_status ht_scorer_open(ht_scorer *s, hearth_model *dense, uint64_t most, const char *text, size_t n,
+                             hearth_error *err);
+void ht_scorer_close(ht_scorer *s);
+typedef struct ht_score {
+    double kl_mean, kl_p99, agreement, bytes;
+    ht_mask_quality quality;
+} ht_score;
+/* tokens: how many of the text, at most. */
+hearth_status ht_scorer_run(const ht_scorer *s, hearth_model *m, uint32_t tokens, ht_score *out, hearth_error *err);
+
+#endif
