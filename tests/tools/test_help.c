@@ -76,7 +76,6 @@ Test(help, every_shared_flag_is_documented)
             cr_assert(own || strstr(o.out, flags[i]) || !strcmp(flags[i], "-n N"), "%s does not document %s",
                       commands[c], flags[i]);
         }
-        cr_assert_not(strstr(o.out, "predicted"));
         cr_assert_not(strstr(o.out, "cuda"));
         outcome_free(&o);
     }
@@ -128,14 +127,12 @@ Test(refusals, unknown_flags_with_a_suggestion)
 
 Test(refusals, values_of_later_versions_by_name)
 {
-    REFUSED("predicted", "run", "--sparsity", "predicted", "-p", "x");
     REFUSED("cuda", "run", "--device", "cuda", "-p", "x");
     REFUSED("cuda:1", "run", "--device", "cuda:1", "-p", "x");
     REFUSED("opencl", "bench", "--device=opencl");
     REFUSED("direct", "perplexity", "--io", "direct", "-p", "x");
     REFUSED("cached", "logits", "--io", "cached", "--tokens", "1", "-o", "/dev/null");
     REFUSED("--pack", "profile", "--pack", "-p", "x");
-    REFUSED("--quality", "profile", "--quality", "0.01", "-p", "x");
     REFUSED("--routing-trace", "bench", "--routing-trace", "x.csv");
 }
 
