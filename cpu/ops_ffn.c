@@ -167,8 +167,8 @@ static void neurons_chunk(const cpu_op *op, uint32_t chunk, uint32_t thread)
     if (end <= first)
         return;
     ht_cpu_count_active(f, active, (uint64_t)n * (end - first));
-    if (f->counts && f->mask)
-        count_mask(f->counts, (uint64_t)n * (end - first), unmasked, predicted, active);
+    if (f->counts)
+        count_mask(f->counts, (uint64_t)n * (end - first), unmasked, predicted, f->mask ? active : 0);
 }
 
 void ht_cpu_h_norm(const cpu_op *op, uint32_t chunk, uint32_t thread)

@@ -275,8 +275,8 @@ typedef struct hearth_stats {
     uint64_t neurons_active, neurons_total; /* non-zero intermediate units over all that were computed in decoding */
     uint64_t kv_bytes, scratch_bytes;      /* committed now, of this session */
     uint64_t weight_bytes_read;            /* in decoding: skipped rows of feed-forward blocks are not among them */
-    /* Predictors against what was computed, in passes of several tokens (prompts, texts scored): neurons, those not zero,
-     * those predicted, those of both. Recall is hit / active, precision hit / predicted. */
+    /* Of passes of several tokens (prompts, texts scored), which compute every neuron: neurons and those not zero; with
+     * predictors also those predicted, and those of both. Recall is hit / active, precision hit / predicted. */
     uint64_t mask_neurons, mask_active, mask_predicted, mask_hit;
     uint64_t thread_scratch_bytes;         /* of the model's threads, shared by its sessions */
 } hearth_stats;

@@ -257,8 +257,8 @@ static ht_op_ffn ffn_op(ht_forward *f, const ht_ffn *ff, ht_ffn_item *items, uin
     if (!shared && foretold(f, il)) {
         op.mask = f->mask;
         op.mask_stride = f->mask_words;
-        op.counts = &f->counts;
     }
+    op.counts = shared ? NULL : &f->counts;
     if (n_tok > 1)
         return op;
     ht_layer_load *load = &f->loads[il];

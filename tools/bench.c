@@ -6,9 +6,9 @@
  * machine that slows down meanwhile slows all of them; the median over the repeats is told. Inside the timed
  * windows: for the prompt, computing p random ids from an empty context, the last position's logits included; for
  * decoding, n steps of one token each after a first token from an empty context, greedy sampling and detokenising
- * included. With --depth both begin behind so many positions of random ids. Outside: opening the model, the first touch of its
- * pages, a warm-up, and filling the depth. One model is open at a time:
- * its mapping counts in peak memory, two would count twice. */
+ * included. With --depth both begin behind so many positions of random ids. Outside: opening the model, the first touch
+ * of its pages, a warm-up, and filling the depth. One model is open at a time: its mapping counts in peak memory, two
+ * would count twice. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -47,8 +47,8 @@ typedef struct list {
 
 typedef struct row {
     uint32_t n_prompt, n_generate, threads, used; /* used: of the threads asked for */
-    double *prompt_s, *decode_s, *first_ms; /* one per repeat */
-    double joules, steps;                   /* joules < 0: unreadable */
+    double *prompt_s, *decode_s, *first_ms;       /* one per repeat */
+    double joules, steps;                         /* joules < 0: unreadable */
     uint64_t active, neurons, kv_bytes, scratch_bytes, weight_bytes_per_token, peak_rss;
     double kv_read; /* bytes of keys and values that a step reads, all positions being seen; 0 without --depth */
     double load_ms;
@@ -113,7 +113,8 @@ static bool on_token(void *user, hearth_token token, const char *text, size_t n)
 }
 
 /* The context back to `depth` positions; a recurrent state must be computed anew. */
-static hearth_status to_depth(hearth_session *s, const hearth_token *ids, uint32_t depth, bool filled, hearth_error *err)
+static hearth_status to_depth(hearth_session *s, const hearth_token *ids, uint32_t depth, bool filled,
+                              hearth_error *err)
 {
     hearth_status st;
     if (filled && (st = hearth_session_rewind(s, depth, err)) != HEARTH_EUNSUPPORTED)
@@ -263,9 +264,7 @@ static figures figure(row *w, size_t n_repeats, const hearth_hardware *hw)
 {
     figures f = { NAN, NAN, NAN, NAN, NAN, NAN, NAN, NAN, NAN, NAN, NAN };
     /* The library measures one thread and the default number; what lies between would be a guess. */
-    f.bandwidth = w->used == hw->default_threads ? hw->memory_read_bps_all
-                  : w->used == 1                    ? hw->memory_read_bps_1
-                                                    : NAN;
+    f.bandwidth = w->used == hw->default_threads ? hw->memory_read_bps_all : w->used == 1 ? hw->memory_read_bps_1 : NAN;
     if (!(f.bandwidth > 0))
         f.bandwidth = NAN;
     if (w->n_prompt) {
@@ -442,9 +441,11 @@ const ht_command ht_command_bench = {
     .text =
         "One row for each combination of -p, -n and --threads; each is measured -r times, taking turns, and the median "
         "is told. "
-        "The prompt is random tokens, read from an empty context; generation is greedy and starts after one token; with "
+        "The prompt is random tokens, read from an empty context; generation is greedy and starts after one token; "
+        "with "
         "--depth both start behind so many positions. The "
-        "share of memory bandwidth is weight_bytes_per_token (with --depth and the keys and values of all positions) times "
+        "share of memory bandwidth is weight_bytes_per_token (with --depth and the keys and values of all positions) "
+        "times "
         "the speed, over the read bandwidth measured at the "
         "end "
         "with as many threads (known for 1 and for the default number). Energy is what the processor packages' "

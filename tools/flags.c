@@ -14,7 +14,8 @@ const ht_flag ht_flags_model[] = {
     { 0, "vram", "SIZE", HT_FLAG_SIZE, AT(vram), 0, 0, NULL, NULL,
       "the same on a graphics card; where it is too small for anything the CPU runs the model" },
     { 0, "profile", "FILE", HT_FLAG_TEXT, AT(profile), 0, 0, NULL, NULL,
-      "use this profile (see `hearth help profile`), which must be of this model; default: the one in the cache folder, if "
+      "use this profile (see `hearth help profile`), which must be of this model; default: the one in the cache "
+      "folder, if "
       "any" },
     { 0, "precision", "P", HT_FLAG_CHOICE, AT(precision), 0, 0, "fast|f32", NULL,
       "f32: activations and KV stay float32 for every weight type; fast: 8-bit activation blocks for quantised "
@@ -25,7 +26,8 @@ const ht_flag ht_flags_model[] = {
     { 0, "io", "WAY", HT_FLAG_CHOICE, AT(io), 0, 0, "auto|mmap", "direct|cached",
       "auto or mmap: how weights are read; default auto" },
     { 0, "sparsity", "S", HT_FLAG_CHOICE, AT(sparsity), 0, 0, "auto|off|exact|predicted", NULL,
-      "off: every neuron; exact: skip only what is provably zero (same tokens as off); predicted: skip what the profile's "
+      "off: every neuron; exact: skip only what is provably zero (same tokens as off); predicted: skip what the "
+      "profile's "
       "predictors call inactive, which changes tokens a little; default auto, which is exact" },
     { 0, "override", "KEY=VALUE", HT_FLAG_TEXTS, AT(overrides), 0, 0, NULL, NULL,
       "a metadata value as if the file said so, with the key's own type; ARCH.hidden_activation (silu, gelu, relu, "

@@ -58,8 +58,13 @@ int ht_generation_run(ht_generation *g, const ht_options *o, hearth_session *s, 
     hearth_generate_params p = HEARTH_GENERATE_PARAMS_INIT;
     hearth_stats before = { .size = sizeof before };
     hearth_status st;
-    *g = (ht_generation){ .ids = g->ids, .ids_room = g->ids_room, .text = g->text, .text_room = g->text_room,
-                          .begin = g->begin, .why = HEARTH_STOP_LENGTH, .silent = o->json };
+    *g = (ht_generation){ .ids = g->ids,
+                          .ids_room = g->ids_room,
+                          .text = g->text,
+                          .text_room = g->text_room,
+                          .begin = g->begin,
+                          .why = HEARTH_STOP_LENGTH,
+                          .silent = o->json };
     p.max_tokens = o->n_predict.given && o->n_predict.v > 0 ? (uint32_t)o->n_predict.v : 0;
     p.stops = stops->v;
     p.n_stops = stops->n;
@@ -141,9 +146,9 @@ int ht_generation_report(const ht_generation *g, const ht_loaded *l, uint64_t se
     cJSON_AddStringToObject(j, "stop_reason", stop_name(g->why));
     cJSON_AddNumberToObject(j, "seed", (double)seed);
     cJSON_AddNumberToObject(j, "kv_bytes", (double)g->stats.kv_bytes);
-    cJSON_AddNumberToObject(j, "scratch_bytes",
-                            (double)(g->stats.scratch_bytes + g->stats.thread_scratch_bytes));
+    cJSON_AddNumberToObject(j, "scratch_bytes", (double)(g->stats.scratch_bytes + g->stats.thread_scratch_bytes));
     ht_report_model(j, l);
+    ht_report_predictors(j, &g->stats);
     return ht_report_print(j);
 }
 

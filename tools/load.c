@@ -96,8 +96,8 @@ bool ht_load_cached_profile(const char *fingerprint, bool make, char *path, size
     return n > 0 && (size_t)n < path_bytes;
 }
 
-/* A profile that was named must be right. One in the cache folder is looked at where that is told: nothing in this version
- * goes by it. */
+/* A profile that was named must be right. One in the cache folder is looked at where that is told: nothing in this
+ * version goes by it. */
 static int check_profile(const ht_loaded *l, const ht_options *o)
 {
     hearth_error err = { 0 };
@@ -111,8 +111,9 @@ static int check_profile(const ht_loaded *l, const ht_options *o)
         return ht_call_failed(&err, false);
     if (!path) {
         if (!ht_load_cached_profile(model, false, cached, sizeof cached) || access(cached, F_OK))
-            return predicted ? ht_usage_error("--sparsity predicted needs a profile of this model: `hearth profile` makes one, "
-                                              "--profile FILE names one")
+            return predicted ? ht_usage_error(
+                                   "--sparsity predicted needs a profile of this model: `hearth profile` makes one, "
+                                   "--profile FILE names one")
                              : HT_EXIT_OK;
         path = cached;
     }

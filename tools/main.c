@@ -21,8 +21,8 @@ static const ht_command command_synth = {
 #endif
 
 static const ht_command *const commands[] = {
-    &ht_command_run,    &ht_command_chat,     &ht_command_bench,      &ht_command_profile, &ht_command_perplexity,
-    &ht_command_logits, &ht_command_tokenize, &ht_command_detokenize, &ht_command_inspect,
+    &ht_command_run,      &ht_command_chat,     &ht_command_bench,      &ht_command_profile, &ht_command_perplexity,
+    &ht_command_logits,   &ht_command_tokenize, &ht_command_detokenize, &ht_command_inspect,
 #ifdef HEARTH_HAVE_SYNTH
     &command_synth,
 #endif

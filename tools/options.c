@@ -77,10 +77,26 @@ bool ht_options_size(const char *text, uint64_t *bytes)
     double v = strtod(text, &end);
     int shift = 0;
     switch (*end) {
-    case 'k': case 'K': shift = 10; end++; break;
-    case 'm': case 'M': shift = 20; end++; break;
-    case 'g': case 'G': shift = 30; end++; break;
-    case 't': case 'T': shift = 40; end++; break;
+    case 'k':
+    case 'K':
+        shift = 10;
+        end++;
+        break;
+    case 'm':
+    case 'M':
+        shift = 20;
+        end++;
+        break;
+    case 'g':
+    case 'G':
+        shift = 30;
+        end++;
+        break;
+    case 't':
+    case 'T':
+        shift = 40;
+        end++;
+        break;
     default: break;
     }
     if (shift && *end == 'i')
@@ -123,9 +139,7 @@ static bool store(const ht_flag *f, const char *shown, const char *value, ht_opt
         return fail(why, why_bytes, "%s needs a value: %s", shown, f->value);
     switch (f->kind) {
     case HT_FLAG_SWITCH: break;
-    case HT_FLAG_TEXT:
-        *(const char **)at = value;
-        return true;
+    case HT_FLAG_TEXT: *(const char **)at = value; return true;
     case HT_FLAG_TEXTS: {
         ht_texts *t = at;
         if (t->n == HT_MAX_TEXTS)

@@ -31,11 +31,11 @@ static const ht_flag own_flags[] = {
 };
 
 typedef struct sums {
-    double nll, nll2;   /* of the tokens scored */
+    double nll, nll2; /* of the tokens scored */
     double nll_other;
     double kl;
     uint64_t n, same_top;
-    double *kls;        /* one per token scored, for the percentile */
+    double *kls; /* one per token scored, for the percentile */
     size_t kls_room;
 } sums;
 
@@ -156,7 +156,8 @@ static int report(const ht_options *o, const ht_loaded *l, const ht_loaded *othe
     double variance = s->n > 1 ? (s->nll2 / n - nll * nll) / (n - 1) : NAN;
     double nll_stderr = variance >= 0 ? sqrt(variance) : variance < 0 ? 0 : NAN;
     double kl_mean = s->kl / n, kl_p99 = NAN, agree = (double)s->same_top / n;
-    double density = stats->neurons_total ? (double)stats->neurons_active / (double)stats->neurons_total : NAN;
+    uint64_t neurons = stats->neurons_total + stats->mask_neurons, active = stats->neurons_active + stats->mask_active;
+    double density = neurons ? (double)active / (double)neurons : NAN;
     if (other && s->n) {
         qsort(s->kls, s->n, sizeof *s->kls, ascending);
         kl_p99 = s->kls[(size_t)ceil(0.99 * n) - 1];
@@ -169,6 +170,13 @@ static int report(const ht_options *o, const ht_loaded *l, const ht_loaded *othe
                 "against %s\n  perplexity there   %.4f\n  kl_divergence_mean %.6g nat\n  kl_divergence_p99  %.6g nat\n"
                 "  top1_agreement     %.4f\n",
                 !strcmp(o->against, "dense") ? "dense" : other->path, exp(s->nll_other / n), kl_mean, kl_p99, agree);
+        if (stats->mask_active)
+            printf("density %.2f %%\n", 100 * density);
+        if (stats->mask_predicted && stats->mask_active)
+            printf("predictors: %.2f %% of neurons computed, recall %.2f %%, precision %.2f %%\n",
+                   100 * (double)stats->mask_predicted / (double)stats->mask_neurons,
+                   100 * (double)stats->mask_hit / (double)stats->mask_active,
+                   100 * (double)stats->mask_hit / (double)stats->mask_predicted);
         return ht_stdout_done(HT_EXIT_OK);
     }
     cJSON *j = cJSON_CreateObject();
@@ -191,6 +199,7 @@ static int report(const ht_options *o, const ht_loaded *l, const ht_loaded *othe
         ht_report_number(j, "perplexity_against", exp(s->nll_other / n));
     }
     ht_report_model(j, l);
+    ht_report_predictors(j, stats);
     return ht_report_print(j);
 }
 

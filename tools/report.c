@@ -171,3 +171,14 @@ double ht_disk_bytes_read(void)
         fclose(f);
     return v;
 }
+
+void ht_report_predictors(cJSON *object, const hearth_stats *s)
+{
+    if (!s->mask_predicted)
+        return;
+    if (s->mask_active)
+        cJSON_ReplaceItemInObject(object, "predictor_recall",
+                                  cJSON_CreateNumber((double)s->mask_hit / (double)s->mask_active));
+    cJSON_ReplaceItemInObject(object, "predictor_precision",
+                              cJSON_CreateNumber((double)s->mask_hit / (double)s->mask_predicted));
+}

@@ -55,20 +55,20 @@ static const struct {
     size_t offset;
     double least, most;
 } options[] = {
-    {"--type", OPT_TEXT, offsetof(arguments, type), 0, 0},
-    {"--layers", OPT_COUNT, offsetof(arguments, layers), 1, SYNTH_MAX_LAYERS},
-    {"--vocab", OPT_COUNT, offsetof(arguments, vocab), 512, 1000000},
-    {"--seed", OPT_SEED, offsetof(arguments, seed), 0, 0},
-    {"--density", OPT_NUMBER, offsetof(arguments, density), 0.001, 1},
-    {"--overlap", OPT_NUMBER, offsetof(arguments, overlap), 0, 1},
-    {"--routing-skew", OPT_NUMBER, offsetof(arguments, skew), 0, 3},
-    {"--threads", OPT_COUNT, offsetof(arguments, threads), 1, 256},
-    {"--json", OPT_SWITCH, offsetof(arguments, json), 0, 0},
-    {"--quiet", OPT_SWITCH, offsetof(arguments, quiet), 0, 0},
-    {"--verbose", OPT_SWITCH, offsetof(arguments, verbose), 0, 0},
-    {"--log", OPT_TEXT, offsetof(arguments, log), 0, 0},
-    {"--list", OPT_SWITCH, offsetof(arguments, list), 0, 0},
-    {"--help", OPT_SWITCH, offsetof(arguments, help), 0, 0},
+    { "--type", OPT_TEXT, offsetof(arguments, type), 0, 0 },
+    { "--layers", OPT_COUNT, offsetof(arguments, layers), 1, SYNTH_MAX_LAYERS },
+    { "--vocab", OPT_COUNT, offsetof(arguments, vocab), 512, 1000000 },
+    { "--seed", OPT_SEED, offsetof(arguments, seed), 0, 0 },
+    { "--density", OPT_NUMBER, offsetof(arguments, density), 0.001, 1 },
+    { "--overlap", OPT_NUMBER, offsetof(arguments, overlap), 0, 1 },
+    { "--routing-skew", OPT_NUMBER, offsetof(arguments, skew), 0, 3 },
+    { "--threads", OPT_COUNT, offsetof(arguments, threads), 1, 256 },
+    { "--json", OPT_SWITCH, offsetof(arguments, json), 0, 0 },
+    { "--quiet", OPT_SWITCH, offsetof(arguments, quiet), 0, 0 },
+    { "--verbose", OPT_SWITCH, offsetof(arguments, verbose), 0, 0 },
+    { "--log", OPT_TEXT, offsetof(arguments, log), 0, 0 },
+    { "--list", OPT_SWITCH, offsetof(arguments, list), 0, 0 },
+    { "--help", OPT_SWITCH, offsetof(arguments, help), 0, 0 },
 };
 
 /* Sets one option; a sentence is printed and 2 returned where the value makes no sense. */
@@ -94,7 +94,7 @@ static int set_option(arguments *a, size_t i, const char *value)
     if (*value == 0 || *end || !(v >= options[i].least && v <= options[i].most) ||
         (options[i].kind == OPT_COUNT && v != floor(v)))
         return ht_usage_error("%s %s: a %snumber from %g to %g was expected", options[i].name, value,
-                        options[i].kind == OPT_COUNT ? "whole " : "", options[i].least, options[i].most);
+                              options[i].kind == OPT_COUNT ? "whole " : "", options[i].least, options[i].most);
     *(double *)to = v;
     return 0;
 }
@@ -235,10 +235,16 @@ static int prepare(const arguments *a, synth_model *m)
         m->shape.n_layer = (uint32_t)a->layers;
     if (a->vocab > 0)
         m->shape.n_vocab = (uint32_t)a->vocab;
-    m->options = (synth_options){.type = m->type, .seed = a->seeded ? a->seed : 1, .sparse = a->density >= 0,
-                                 .density = fmax(a->density, 0), .overlap = a->overlap >= 0 ? a->overlap : 0.45,
-                                 .routed = a->skew >= 0, .skew = fmax(a->skew, 0),
-                                 .threads = a->threads > 0 ? (uint32_t)a->threads : cpus > 0 ? (uint32_t)cpus : 1};
+    m->options = (synth_options){ .type = m->type,
+                                  .seed = a->seeded ? a->seed : 1,
+                                  .sparse = a->density >= 0,
+                                  .density = fmax(a->density, 0),
+                                  .overlap = a->overlap >= 0 ? a->overlap : 0.45,
+                                  .routed = a->skew >= 0,
+                                  .skew = fmax(a->skew, 0),
+                                  .threads = a->threads > 0 ? (uint32_t)a->threads
+                                             : cpus > 0     ? (uint32_t)cpus
+                                                            : 1 };
     if (m->options.sparse && s->act != SYNTH_RELU && s->act != SYNTH_RELU2)
         return ht_usage_error("--density: the activation of %s has no zeros; take a relu shape", s->name);
     if (a->overlap >= 0 && !m->options.sparse)
@@ -252,8 +258,8 @@ static int prepare(const arguments *a, synth_model *m)
 static int run(const arguments *a)
 {
     synth_model *m = calloc(1, sizeof *m);
-    synth_totals totals = {0};
-    hearth_error err = {.offset = UINT64_MAX};
+    synth_totals totals = { 0 };
+    hearth_error err = { .offset = UINT64_MAX };
     hearth_status done;
     double start = ht_now();
     int st = HT_EXIT_OK;
@@ -287,8 +293,8 @@ static int run(const arguments *a)
 
 int hearth_cmd_synth(int argc, char **argv)
 {
-    arguments a = {.density = -1, .overlap = -1, .skew = -1};
-    ht_options console = {0};
+    arguments a = { .density = -1, .overlap = -1, .skew = -1 };
+    ht_options console = { 0 };
     int st = parse(argc, argv, &a);
 
     if (st)

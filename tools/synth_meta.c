@@ -51,11 +51,15 @@ static void str(keys *k, const char *name, const char *v)
 /* general.file_type as llama.cpp numbers them; -1 where it has none. */
 static int file_type(const char *type)
 {
-    static const struct { const char *type; int id; } ids[] = {
-        {"f32", 0},    {"f16", 1},    {"q4_0", 2},   {"q4_1", 3},    {"q8_0", 7},    {"q5_0", 8},   {"q5_1", 9},
-        {"q2_k", 10},  {"q3_k", 11},  {"q4_k", 14},  {"q5_k", 16},   {"q6_k", 18},   {"iq2_xxs", 19}, {"iq2_xs", 20},
-        {"iq3_xxs", 23}, {"iq1_s", 24}, {"iq4_nl", 25}, {"iq3_s", 26}, {"iq2_s", 28}, {"iq4_xs", 30}, {"iq1_m", 31},
-        {"bf16", 32},  {"tq1_0", 36}, {"tq2_0", 37}, {"mxfp4", 38},
+    static const struct {
+        const char *type;
+        int id;
+    } ids[] = {
+        { "f32", 0 },    { "f16", 1 },     { "q4_0", 2 },     { "q4_1", 3 },    { "q8_0", 7 },
+        { "q5_0", 8 },   { "q5_1", 9 },    { "q2_k", 10 },    { "q3_k", 11 },   { "q4_k", 14 },
+        { "q5_k", 16 },  { "q6_k", 18 },   { "iq2_xxs", 19 }, { "iq2_xs", 20 }, { "iq3_xxs", 23 },
+        { "iq1_s", 24 }, { "iq4_nl", 25 }, { "iq3_s", 26 },   { "iq2_s", 28 },  { "iq4_xs", 30 },
+        { "iq1_m", 31 }, { "bf16", 32 },   { "tq1_0", 36 },   { "tq2_0", 37 },  { "mxfp4", 38 },
     };
 
     for (size_t i = 0; i < sizeof ids / sizeof *ids; i++)
@@ -213,7 +217,7 @@ static void write_plan(const synth_model *m, keys *k)
 
 hearth_status synth_meta_write(const synth_model *m, hearth_writer *w)
 {
-    keys k = {w, m->shape.arch, HEARTH_OK};
+    keys k = { w, m->shape.arch, HEARTH_OK };
 
     write_general(m, &k);
     write_arch(m, &k);

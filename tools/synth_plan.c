@@ -347,5 +347,5 @@ void synth_model_deinit(synth_model *m)
     free(m->b_topic);
     free(m->tensors);
     synth_vocab_deinit(&m->vocab);
-    *m = (synth_model){0};
+    *m = (synth_model){ 0 };
 }

@@ -17,8 +17,8 @@
 enum { N_DRAWS = 256, MAX_USED = 16, N_QUANTILES = 17 };
 
 /* Quantiles over the 48 layers of the next-token overlap that was measured on the trace in decoding (top 6 of 128). */
-static const double trace_overlap[N_QUANTILES] = {0.067, 0.234, 0.268, 0.311, 0.319, 0.341, 0.353, 0.360, 0.375,
-                                                  0.378, 0.403, 0.409, 0.427, 0.440, 0.471, 0.550, 0.671};
+static const double trace_overlap[N_QUANTILES] = { 0.067, 0.234, 0.268, 0.311, 0.319, 0.341, 0.353, 0.360, 0.375,
+                                                   0.378, 0.403, 0.409, 0.427, 0.440, 0.471, 0.550, 0.671 };
 /* Overlap that popularity alone explains there, as a share of the overlap above chance. */
 static const double static_part = 0.51;
 
@@ -41,7 +41,7 @@ static bool draws_init(draws *d, const synth_model *m)
 {
     size_t n = m->shape.n_expert, all = (N_DRAWS + 1) * n;
 
-    *d = (draws){.n = m->shape.n_expert, .used = m->shape.n_used};
+    *d = (draws){ .n = m->shape.n_expert, .used = m->shape.n_used };
     d->slow = malloc(all * sizeof(float));
     d->token = malloc(all * sizeof(float));
     d->bias = malloc(n * sizeof(float));

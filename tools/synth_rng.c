@@ -21,14 +21,14 @@ double synth_normal_tail(double t)
 /* Rational approximation after P. J. Acklam (relative error 1.2e-9), then one Halley step. */
 double synth_normal_quantile(double p)
 {
-    static const double a[6] = {-3.969683028665376e+01, 2.209460984245205e+02, -2.759285104469687e+02,
-                                1.383577518672690e+02, -3.066479806614716e+01, 2.506628277459239e+00};
-    static const double b[5] = {-5.447609879822406e+01, 1.615858368580409e+02, -1.556989798598866e+02,
-                                6.680131188771972e+01, -1.328068155288572e+01};
-    static const double c[6] = {-7.784894002430293e-03, -3.223964580411365e-01, -2.400758277161838e+00,
-                                -2.549732539343734e+00, 4.374664141464968e+00, 2.938163982698783e+00};
-    static const double d[4] = {7.784695709041462e-03, 3.224671290700398e-01, 2.445134137142996e+00,
-                                3.754408661907416e+00};
+    static const double a[6] = { -3.969683028665376e+01, 2.209460984245205e+02,  -2.759285104469687e+02,
+                                 1.383577518672690e+02,  -3.066479806614716e+01, 2.506628277459239e+00 };
+    static const double b[5] = { -5.447609879822406e+01, 1.615858368580409e+02, -1.556989798598866e+02,
+                                 6.680131188771972e+01, -1.328068155288572e+01 };
+    static const double c[6] = { -7.784894002430293e-03, -3.223964580411365e-01, -2.400758277161838e+00,
+                                 -2.549732539343734e+00, 4.374664141464968e+00,  2.938163982698783e+00 };
+    static const double d[4] = { 7.784695709041462e-03, 3.224671290700398e-01, 2.445134137142996e+00,
+                                 3.754408661907416e+00 };
     double x;
 
     if (p <= 0)
@@ -94,7 +94,7 @@ void synth_normals_fill(const float table[SYNTH_NORMALS], uint64_t key, float sc
 
 void synth_ternary_fill(uint64_t key, float scale, float *dst, size_t n)
 {
-    const float level[3] = {-scale, 0, scale};
+    const float level[3] = { -scale, 0, scale };
 
     for (size_t i = 0; i < n; i += 4) {
         uint64_t z = synth_word(key, i / 4);

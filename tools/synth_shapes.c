@@ -83,9 +83,10 @@ const synth_shape *synth_shape_find(const char *name)
 
 /* What llama.cpp takes where a row is no multiple of the type's block of 256. */
 static const char *const fallbacks[][2] = {
-    {"q2_k", "iq4_nl"},    {"q3_k", "iq4_nl"},  {"q4_k", "q5_0"},   {"q5_k", "q5_1"},   {"q6_k", "q8_0"},
-    {"iq4_xs", "iq4_nl"},  {"iq3_s", "iq4_nl"}, {"iq3_xxs", "iq4_nl"}, {"iq2_s", "iq4_nl"}, {"iq2_xs", "iq4_nl"},
-    {"iq2_xxs", "iq4_nl"}, {"iq1_s", "iq4_nl"}, {"iq1_m", "iq4_nl"}, {"tq1_0", "q4_0"},  {"tq2_0", "q4_0"},
+    { "q2_k", "iq4_nl" },  { "q3_k", "iq4_nl" },   { "q4_k", "q5_0" },      { "q5_k", "q5_1" },
+    { "q6_k", "q8_0" },    { "iq4_xs", "iq4_nl" }, { "iq3_s", "iq4_nl" },   { "iq3_xxs", "iq4_nl" },
+    { "iq2_s", "iq4_nl" }, { "iq2_xs", "iq4_nl" }, { "iq2_xxs", "iq4_nl" }, { "iq1_s", "iq4_nl" },
+    { "iq1_m", "iq4_nl" }, { "tq1_0", "q4_0" },    { "tq2_0", "q4_0" },
 };
 
 static bool fits(const char *type, uint64_t row)
@@ -120,8 +121,12 @@ static void put(synth_model *m, const char *name, int layer, synth_role role, co
 {
     synth_tensor *t = &m->tensors[m->n_tensors++];
 
-    *t = (synth_tensor){.role = role, .layer = layer < 0 ? 0 : (uint32_t)layer, .ne = {a, b ? b : 1, c ? c : 1, 1},
-                        .n_dims = c ? 3 : b ? 2 : 1};
+    *t = (synth_tensor){ .role = role,
+                         .layer = layer < 0 ? 0 : (uint32_t)layer,
+                         .ne = { a, b ? b : 1, c ? c : 1, 1 },
+                         .n_dims = c   ? 3
+                                   : b ? 2
+                                       : 1 };
     if (layer < 0)
         snprintf(t->name, sizeof t->name, "%s", name);
     else

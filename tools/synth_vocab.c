@@ -104,7 +104,7 @@ static void add_words(build *b, uint32_t n_end)
 
 static void add_all(synth_vocab *v)
 {
-    build b = {v, 0, v->text, v->merge_text};
+    build b = { v, 0, v->text, v->merge_text };
     char left[8], right[8], s[4];
 
     for (uint32_t i = 0; i < N_BYTES; i++) {
@@ -113,8 +113,8 @@ static void add_all(synth_vocab *v)
     }
     for (uint32_t i = 0; i < N_SYLLABLES; i++) {
         syllable(i, s);
-        memcpy(left, (char[2]){s[0], 0}, 2);
-        memcpy(right, (char[2]){s[1], 0}, 2);
+        memcpy(left, (char[2]){ s[0], 0 }, 2);
+        memcpy(right, (char[2]){ s[1], 0 }, 2);
         add(&b, left, right, TYPE_NORMAL);
     }
     v->first_word = b.n;
@@ -195,7 +195,7 @@ static uint32_t pool_take(pool *p, int t, uint32_t c, uint64_t random)
 
 static bool chain_build(synth_vocab *v, uint32_t k, double stay, uint32_t topic_run, uint64_t key)
 {
-    pool p = {0};
+    pool p = { 0 };
     bool ok = pool_init(&p, v, k);
     uint32_t total = v->first_control - v->first_word, c = 0, first = 0, last = 0;
     int t = 0;
@@ -237,7 +237,7 @@ hearth_status synth_vocab_init(synth_vocab *v, uint32_t n, uint32_t n_clusters, 
 {
     uint32_t k = n_clusters ? n_clusters : 1;
 
-    *v = (synth_vocab){.n = n, .n_clusters = n_clusters};
+    *v = (synth_vocab){ .n = n, .n_clusters = n_clusters };
     if (n < N_BYTES + N_SYLLABLES + 32)
         return HEARTH_EINVAL;
     v->text = malloc((size_t)n * 12);
@@ -268,5 +268,5 @@ void synth_vocab_deinit(synth_vocab *v)
     free(v->cluster);
     free(v->before);
     free(v->after);
-    *v = (synth_vocab){0};
+    *v = (synth_vocab){ 0 };
 }

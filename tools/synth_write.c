@@ -65,7 +65,7 @@ static bool take(pipe_state *p, chunk *c)
         const synth_tensor *t = &p->m->tensors[p->tensor];
         uint64_t rows = chunk_rows(t), left = t->rows - p->row;
 
-        *c = (chunk){p->next++, p->row, rows < left ? rows : left, t};
+        *c = (chunk){ p->next++, p->row, rows < left ? rows : left, t };
         p->row += c->rows;
         if (p->row == t->rows) {
             p->tensor++;
@@ -96,7 +96,7 @@ static void *work(void *arg)
     float *values = malloc((most + 1) * sizeof(float)), *scratch = malloc(m->shape.d * sizeof(float));
 
     while (take(p, &c)) {
-        slot s = {.st = HEARTH_ENOMEM, .full = true};
+        slot s = { .st = HEARTH_ENOMEM, .full = true };
 
         s.n = chunk_bytes(c.t, c.rows);
         s.bytes = malloc(s.n ? s.n : 1);
@@ -133,7 +133,7 @@ static hearth_status drain(pipe_state *p, hearth_writer *w, hearth_progress_fn *
             while (!at->full)
                 pthread_cond_wait(&p->filled, &p->lock);
             s = *at;
-            *at = (slot){0};
+            *at = (slot){ 0 };
             pthread_mutex_unlock(&p->lock);
 
             st = s.st == HEARTH_OK ? hearth_writer_raw(w, s.bytes, s.n, err) : s.st;
@@ -160,7 +160,7 @@ static hearth_status run(const synth_model *m, hearth_writer *w, hearth_progress
                          hearth_error *err)
 {
     uint32_t n = m->options.threads < MAX_THREADS ? m->options.threads : MAX_THREADS, started = 0;
-    pipe_state p = {.m = m, .n_slots = 2 * n + 2};
+    pipe_state p = { .m = m, .n_slots = 2 * n + 2 };
     pthread_t threads[MAX_THREADS];
     hearth_status st = HEARTH_ENOMEM;
 
@@ -197,7 +197,7 @@ hearth_status synth_write(const synth_model *m, const char *path, hearth_progres
     hearth_writer *w = NULL;
     hearth_status st = hearth_writer_open(&w, path, err);
 
-    *totals = (synth_totals){0};
+    *totals = (synth_totals){ 0 };
     if (st == HEARTH_OK && (st = synth_meta_write(m, w)) != HEARTH_OK && err)
         snprintf(err->text, sizeof err->text, "metadata: %s", hearth_status_text(st));
     for (size_t i = 0; i < m->n_tensors && st == HEARTH_OK; i++) {

@@ -215,7 +215,7 @@ typedef struct ht_op_ffn {
     uint32_t y_stride;
     _Atomic uint64_t *n_active, *n_neurons; /* counters: h elements that are not zero, and all; NULL: do not count */
     _Atomic uint64_t *n_bytes;              /* counter: bytes of weights read (n_tok == 1), or NULL */
-    ht_mask_counts *counts;                 /* how masks did, where all neurons are computed (n_tok > 1), or NULL */
+    ht_mask_counts *counts;                 /* n_tok > 1, where all neurons are computed; without masks the first two; or NULL */
     bool sparse;
     const uint32_t *mask; /* [rows of h][mask_stride], or NULL */
     uint32_t mask_stride; /* words, at least (n_ff + 31) / 32 */
