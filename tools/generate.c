@@ -148,7 +148,7 @@ int ht_generation_report(const ht_generation *g, const ht_loaded *l, uint64_t se
     cJSON_AddNumberToObject(j, "kv_bytes", (double)g->stats.kv_bytes);
     cJSON_AddNumberToObject(j, "scratch_bytes", (double)(g->stats.scratch_bytes + g->stats.thread_scratch_bytes));
     ht_report_model(j, l);
-    ht_report_predictors(j, &g->stats);
+    ht_report_recall(j, &g->stats);
     return ht_report_print(j);
 }
 

@@ -199,7 +199,7 @@ static int report(const ht_options *o, const ht_loaded *l, const ht_loaded *othe
         ht_report_number(j, "perplexity_against", exp(s->nll_other / n));
     }
     ht_report_model(j, l);
-    ht_report_predictors(j, stats);
+    ht_report_recall(j, stats);
     return ht_report_print(j);
 }
 

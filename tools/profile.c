@@ -240,11 +240,13 @@ static int print_json(const ht_loaded *l, const hearth_profile *p, const hearth_
     number_or_null(j, "kl_divergence_mean", chosen ? (double)point.kl_mean : -1);
     number_or_null(j, "kl_divergence_p99", chosen ? (double)point.kl_p99 : -1);
     number_or_null(j, "top1_agreement", chosen ? (double)point.top1_agreement : -1);
-    number_or_null(j, "weight_bytes_per_token", chosen ? (double)point.weight_bytes_per_token : -1);
     add_path(j, "profile", files->out);
     add_path(j, "report", files->report);
     add_path(j, "part", files->part);
     ht_report_model(j, l);
+    if (chosen)
+        cJSON_ReplaceItemInObject(j, "weight_bytes_per_token",
+                                  cJSON_CreateNumber((double)point.weight_bytes_per_token));
     return ht_report_print(j);
 }
 

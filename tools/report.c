@@ -172,7 +172,7 @@ double ht_disk_bytes_read(void)
     return v;
 }
 
-void ht_report_predictors(cJSON *object, const hearth_stats *s)
+void ht_report_recall(cJSON *object, const hearth_stats *s)
 {
     if (!s->mask_predicted)
         return;

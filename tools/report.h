@@ -20,7 +20,7 @@ void ht_report_tokens(cJSON *object, const char *name, const hearth_token *ids, 
 /* model, device, threads, isa and what is not measured in this version (null). */
 void ht_report_model(cJSON *object, const ht_loaded *l);
 /* Recall and precision of predictors in prompts, in place of the nulls of ht_report_model. */
-void ht_report_predictors(cJSON *object, const hearth_stats *stats);
+void ht_report_recall(cJSON *object, const hearth_stats *stats);
 /* Prints on one line to stdout and deletes; an exit status. */
 int ht_report_print(cJSON *object);
 
