@@ -264,7 +264,7 @@ typedef struct hearth_trace {
 typedef bool hearth_trace_fn(void *user, const hearth_trace *t);
 /* Listens to every feed-forward block that this session computes from now on: layers in order, the experts that were
  * chosen ascending, the shared one last. fn NULL: no longer. Layers are then waited for one by one, and no neuron is
- * skipped; results keep their bits. */
+ * skipped but those that predictors take as zero; results keep their bits. */
 HEARTH_API hearth_status hearth_session_trace(hearth_session *s, hearth_trace_fn *fn, void *user);
 
 typedef struct hearth_stats {

@@ -265,12 +265,12 @@ static ht_op_ffn ffn_op(ht_forward *f, const ht_ffn *ff, ht_ffn_item *items, uin
     op.n_active = &load->n_active;
     op.n_neurons = &load->n_neurons;
     op.n_bytes = &f->n_bytes;
-    op.sparse = f->sparse;
+    op.sparse = f->sparse && (!f->trace || op.mask); /* who listens wants every hidden unit written */
     op.work = f->ffn_work;
     if (f->sparse && !shared)
         look_at(load);
     const ht_neuron_block *b = ht_store_block(f->store, il, shared);
-    if (!f->sparse || !ht_layer_prefers_neurons(b, load->density))
+    if (!op.sparse || !ht_layer_prefers_neurons(b, load->density))
         for (uint32_t i = 0; i < n_items; i++)
             items[i].down_t.host = NULL;
     return op;
