@@ -87,6 +87,24 @@ static inline uint32_t ht_down_reversed32(uint32_t j)
     return (j & 1) << 4 | (j & 2) << 2 | (j & 4) | (j & 8) >> 2 | (j & 16) >> 4;
 }
 
+/* The list of float weights sorted by accumulator, in the order of the walk: begin[i] .. begin[i + 1] of sorted[],
+ * neurons counted from the segment's first. next: scratch. */
+static inline void ht_down_sort32(const ht_down_slice *s, uint16_t begin[33], uint16_t next[32],
+                                  uint16_t sorted[HT_SEGMENT])
+{
+    memset(begin, 0, 33 * sizeof *begin);
+    for (uint32_t i = 0; i < s->n_list; i++)
+        begin[ht_down_reversed32(s->list[i] - s->segment) + 1]++;
+    for (uint32_t i = 0; i < 32; i++) {
+        next[i] = begin[i];
+        begin[i + 1] = (uint16_t)(begin[i + 1] + begin[i]);
+    }
+    for (uint32_t i = 0; i < s->n_list; i++) {
+        const uint32_t j = s->list[i] - s->segment;
+        sorted[next[ht_down_reversed32(j)]++] = (uint16_t)j;
+    }
+}
+
 /* A group with active neurons: entries [first, first + n) of the list. */
 typedef struct ht_down_group {
     uint32_t block, first, n; /* block: within the segment */

@@ -348,25 +348,18 @@ HT_INLINE void down_floats(float *y, const ht_down_slice *s, unsigned size, load
     const ht_neurons *g = s->g;
     const uint8_t *w = s->w + g->rows_at + (size_t)s->first * size, *row[HT_SEGMENT + AT_ONCE];
     float h[HT_SEGMENT];
-    uint16_t end[32] = { 0 }, begin[33] = { 0 };
+    uint16_t next[32], begin[33], sorted[HT_SEGMENT];
     ht_down_tree t = ht_down_tree_begin(s);
 
-    /* The list sorted by accumulator, in the order of the walk. */
-    for (uint32_t i = 0; i < s->n_list; i++)
-        end[ht_down_reversed32(s->list[i] - s->segment)]++;
-    for (uint32_t i = 0; i < 32; i++) {
-        begin[i + 1] = (uint16_t)(begin[i] + end[i]);
-        end[i] = begin[i];
-    }
+    ht_down_sort32(s, begin, next, sorted);
     for (uint32_t i = 0; i < s->n_list; i++) {
-        const uint32_t j = s->list[i], at = end[ht_down_reversed32(j - s->segment)]++;
-        row[at] = w + j * g->stride;
-        h[at] = s->h[j - s->segment];
+        row[i] = w + (s->segment + sorted[i]) * g->stride;
+        h[i] = s->h[sorted[i]];
     }
     for (uint32_t index = 0; index < 32; index++) {
-        for (uint32_t i = begin[index], now; i < end[index]; i += now) {
+        for (uint32_t i = begin[index], now; i < begin[index + 1]; i += now) {
             const uint32_t left = s->n_list - i;
-            now = end[index] - i < AT_ONCE ? end[index] - i : AT_ONCE;
+            now = begin[index + 1] - i < AT_ONCE ? begin[index + 1] - i : AT_ONCE;
             const uint32_t after = left - now < AT_ONCE ? left - now : AT_ONCE;
             float *acc = ht_down_acc(&t);
             switch (now) {
