@@ -154,7 +154,7 @@ static ht_status open_sparse(hearth_model *m, const hearth_model_params *p, ht_e
     }
     if ((st = ht_store_reserve(&m->store, m->f32, left > taken ? (left - taken) / 2 : 0, err)) != HT_OK)
         return st;
-    if (p->sparsity != HEARTH_SPARSITY_EXACT || !m->store.reserved)
+    if (p->sparsity != HEARTH_SPARSITY_EXACT || !m->store.planned)
         return HT_OK;
     const double t0 = ht_os_now();
     uint64_t built = 0;
@@ -164,11 +164,11 @@ static ht_status open_sparse(hearth_model *m, const hearth_model_params *p, ht_e
             built += n;
             if (st != HT_OK)
                 return ht_fail(err, st, "a down projection of layer %u cannot be transposed", i / 2);
-            if (n && p->progress && !p->progress(p->progress_user, "preparing", built, m->store.reserved))
+            if (n && p->progress && !p->progress(p->progress_user, "preparing", built, m->store.planned))
                 return ht_fail(err, HT_ECANCELLED, "cancelled");
         }
     ht_model_log(m, HEARTH_LOG_INFO, "down projections are held neuron-major too: %.0f MiB, made in %.1f s",
-                 (double)m->store.reserved / (1 << 20), ht_os_now() - t0);
+                 (double)m->store.planned / (1 << 20), ht_os_now() - t0);
     return HT_OK;
 }
 
@@ -314,7 +314,7 @@ hearth_status hearth_model_get_info(const hearth_model *m, hearth_model_info *ou
                             .n_params = w->n_params,
                             .weight_bytes = w->weight_bytes,
                             .weight_bytes_per_token = w->bytes_per_token,
-                            .neuron_bytes = m->store.reserved,
+                            .neuron_bytes = m->store.planned,
                             .bos = -1,
                             .eos = -1,
                             .eot = -1,

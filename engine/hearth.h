@@ -274,11 +274,12 @@ typedef struct hearth_stats {
     double first_token_seconds;    /* from the start of hearth_generate to the first token picked */
     uint64_t neurons_active, neurons_total; /* non-zero intermediate units over all that were computed in decoding */
     uint64_t kv_bytes, scratch_bytes;      /* committed now, of this session */
-    uint64_t weight_bytes_read;            /* in decoding: skipped rows of feed-forward blocks are not among them */
+    uint64_t weight_bytes_read;            /* in passes of one token: skipped rows of feed-forward blocks are not in it */
     /* Of passes of several tokens (prompts, texts scored), which compute every neuron: neurons and those not zero; with
      * predictors also those predicted, and those of both. Recall is hit / active, precision hit / predicted. */
     uint64_t mask_neurons, mask_active, mask_predicted, mask_hit;
     uint64_t thread_scratch_bytes;         /* of the model's threads, shared by its sessions */
+    uint64_t single_passes;                /* such passes: decoding steps, and prompts of one token */
 } hearth_stats;
 HEARTH_API hearth_status hearth_session_get_stats(const hearth_session *s, hearth_stats *stats);
 

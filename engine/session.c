@@ -26,11 +26,14 @@ static ht_status choose_context(const hearth_model *m, uint32_t asked, uint64_t 
                                 uint32_t *n_ctx, ht_error *err)
 {
     const ht_model *w = &m->m;
-    uint64_t fixed = scratch + m->exec_bytes + m->table_bytes + m->store.reserved + ht_state_fixed_bytes(w), budget = m->budget.ram_bytes, left, sets;
+    uint64_t fixed = scratch + m->exec_bytes + m->table_bytes + ht_state_fixed_bytes(w);
+    uint64_t budget = m->budget.ram_bytes, left, sets;
     uint32_t want = asked ? asked : w->n_ctx_train;
 
     if (asked > MAX_CONTEXT)
         return ht_fail(err, HT_EINVAL, "a context of %u is beyond the limit of %d", asked, MAX_CONTEXT);
+    /* Without a budget memory that is built up is no longer free. */
+    fixed += budget ? m->store.planned : m->store.planned - m->store.built;
     if (budget) {
         fixed += m->reserved;
         left = budget > fixed + w->weight_bytes ? budget - fixed - w->weight_bytes : 0;
@@ -65,11 +68,30 @@ static ht_status choose_context(const hearth_model *m, uint32_t asked, uint64_t 
     return HT_OK;
 }
 
+/* Contexts come before neuron-major parts, which only make decoding faster: gives up as many of them as a budget has no
+ * room for beside a context of the length asked for, or a usual one. */
+static void make_room(hearth_model *m, uint32_t asked, uint64_t scratch, uint64_t set_bytes)
+{
+    const uint64_t budget = m->budget.ram_bytes;
+    uint64_t n = asked ? asked : m->m.n_ctx_train < 4096 ? m->m.n_ctx_train : 4096;
+
+    if (!budget || !m->store.planned || n > MAX_CONTEXT)
+        return;
+    const uint64_t taken = scratch + m->exec_bytes + m->table_bytes + ht_state_fixed_bytes(&m->m) + m->reserved +
+                           m->m.weight_bytes + (n + HT_KV_PAGE - 1) / HT_KV_PAGE * set_bytes;
+    const uint64_t left = budget > taken ? budget - taken : 0;
+    if (m->store.planned <= left)
+        return;
+    ht_os_lock(&m->lock); /* no pass is under way */
+    ht_store_trim(&m->store, left);
+    ht_os_unlock(&m->lock);
+}
+
 /* What a session's scratch may take where the caller names no batch: a quarter of what a budget leaves beside the weights.
  * The batch changes no bit, only how fast a prompt is read. */
 static uint64_t scratch_goal(const hearth_model *m)
 {
-    uint64_t taken = m->m.weight_bytes + m->exec_bytes + m->table_bytes + m->store.reserved, budget = m->budget.ram_bytes;
+    uint64_t taken = m->m.weight_bytes + m->exec_bytes + m->table_bytes + m->store.planned, budget = m->budget.ram_bytes;
     uint64_t share = budget > taken ? (budget - taken) / 4 : 0;
     return budget && share < SCRATCH_GOAL ? share : SCRATCH_GOAL;
 }
@@ -110,6 +132,7 @@ hearth_status hearth_session_open(hearth_session **out, hearth_model *m, const h
     scratch += span;
     set_bytes += (span * HT_KV_PAGE + HT_ATTEND_SPAN - 1) / HT_ATTEND_SPAN;
     ht_os_lock(&m->budget_lock);
+    make_room(m, p.n_ctx, scratch, set_bytes);
     st = choose_context(m, p.n_ctx, scratch, set_bytes, &n_ctx, err);
     if (st == HT_OK) {
         uint64_t sets = (n_ctx + (uint64_t)HT_KV_PAGE - 1) / HT_KV_PAGE;
@@ -272,6 +295,7 @@ hearth_status hearth_session_get_stats(const hearth_session *s, hearth_stats *ou
         r.neurons_total += atomic_load(&s->forward.loads[i].n_neurons);
     }
     const ht_model *w = &s->model->m;
+    r.single_passes = s->forward.n_single;
     r.weight_bytes_read =
         s->forward.n_single * (w->bytes_per_token - w->ffn_bytes_per_token) + atomic_load(&s->forward.n_bytes);
     if (w->predict)

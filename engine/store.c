@@ -3,13 +3,15 @@
 #include "engine/store.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "engine/base/os.h"
 #include "engine/base/types.h"
 
 void ht_store_open(ht_store *s, const ht_model *m)
 {
-    *s = (ht_store){ .m = m };
+    memset(s, 0, sizeof *s);
+    s->m = m;
 }
 
 void ht_store_close(ht_store *s)
@@ -139,6 +141,7 @@ ht_status ht_store_reserve(ht_store *s, bool f32, uint64_t budget, ht_error *err
         }
         at += b->n_expert * b->each;
     }
+    s->planned = at;
     if (at == 0)
         return HT_OK;
     s->reserved = (at + page - 1) / page * page;
@@ -146,6 +149,23 @@ ht_status ht_store_reserve(ht_store *s, bool f32, uint64_t budget, ht_error *err
     if (!s->memory)
         return ht_fail(err, HT_ENOMEM, "%zu bytes of address space", s->reserved);
     return HT_OK;
+}
+
+void ht_store_trim(ht_store *s, uint64_t bytes)
+{
+    const size_t page = ht_os_page();
+
+    for (uint32_t i = 2 * s->m->n_layer; s->blocks && i-- > 0 && s->planned > bytes;) {
+        ht_neuron_block *b = &s->blocks[i];
+        const size_t from = (b->at + page - 1) / page * page, all = b->n_expert * b->each;
+        if (all == 0)
+            continue;
+        if (from < b->at + all) /* what comes after it is given back already */
+            ht_os_decommit(s->memory + from, (b->at + all - from + page - 1) / page * page);
+        s->planned -= all;
+        s->built -= b->expert * b->each;
+        b->n_expert = 0;
+    }
 }
 
 uint64_t ht_store_build(ht_store *s, ht_exec *exec, uint32_t layer, bool shared, uint64_t bytes,
@@ -173,6 +193,7 @@ uint64_t ht_store_build(ht_store *s, ht_exec *exec, uint32_t layer, bool shared,
     if (b->output == b->g.d_model) {
         b->output = 0;
         b->expert++;
+        s->built += b->each;
     }
     return n * each;
 }

@@ -34,7 +34,8 @@ typedef struct ht_store {
     const ht_model *m;
     ht_neuron_block *blocks; /* [n_layer][2]: the experts', the shared expert's; NULL: nothing is reserved */
     uint8_t *memory;
-    size_t reserved; /* bytes of it */
+    size_t reserved;         /* bytes of address space */
+    _Atomic uint64_t planned, built; /* bytes of the blocks that are planned; of them built, whole experts counted */
 } ht_store;
 
 typedef struct ht_ticket {
@@ -57,6 +58,9 @@ ht_part ht_store_shared_down_t(const ht_store *s, uint32_t layer);
  * then quantised ones are multiplied with activations that are not. HT_OK with nothing reserved where no layer has a
  * type that can be. */
 ht_status ht_store_reserve(ht_store *s, bool f32, uint64_t budget, ht_error *err);
+/* Gives up planned blocks, the last layers' first, until `planned` is at most `bytes`: others need the memory more. No
+ * lease may be open. */
+void ht_store_trim(ht_store *s, uint64_t bytes);
 /* The block of a layer (shared: of its shared expert), NULL: none is planned. */
 ht_neuron_block *ht_store_block(const ht_store *s, uint32_t layer, bool shared);
 bool ht_store_block_ready(const ht_neuron_block *b);

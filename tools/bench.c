@@ -47,9 +47,9 @@ typedef struct list {
 
 typedef struct row {
     uint32_t n_prompt, n_generate, threads, used; /* used: of the threads asked for */
-    double *prompt_s, *decode_s, *first_ms;       /* one per repeat */
-    double joules, steps;                         /* joules < 0: unreadable */
-    uint64_t active, neurons, kv_bytes, scratch_bytes, weight_bytes_per_token, peak_rss;
+    double *prompt_s, *decode_s, *first_ms; /* one per repeat */
+    double joules, steps;                   /* joules < 0: unreadable */
+    uint64_t active, neurons, passes, weight_bytes, kv_bytes, scratch_bytes, weight_bytes_per_token, peak_rss;
     double kv_read; /* bytes of keys and values that a step reads, all positions being seen; 0 without --depth */
     double load_ms;
 } row;
@@ -189,6 +189,10 @@ static hearth_status measure(const ht_loaded *l, hearth_session *s, const hearth
         w->active += after.neurons_active - before.neurons_active;
         w->neurons += after.neurons_total - before.neurons_total;
         count_memory(w, &after);
+        w->passes += after.single_passes - before.single_passes;
+        w->weight_bytes += after.weight_bytes_read - before.weight_bytes_read;
+        if (w->passes) /* what was skipped is not counted */
+            w->weight_bytes_per_token = w->weight_bytes / w->passes;
         if (depth) { /* pages are taken whole: the share of them that an average step reads */
             uint32_t pages = (depth + w->n_generate + 1 + PAGE - 1) / PAGE;
             w->kv_read = (double)after.kv_bytes * (depth + 0.5 * w->n_generate) / ((double)pages * PAGE);
@@ -313,6 +317,7 @@ static int print_json(const ht_loaded *l, row *rows, size_t n_rows, size_t n_rep
         cJSON_AddNumberToObject(j, "scratch_bytes", (double)w->scratch_bytes);
         ht_report_model(j, l);
         cJSON_ReplaceItemInObject(j, "threads", cJSON_CreateNumber(w->used));
+        cJSON_ReplaceItemInObject(j, "weight_bytes_per_token", cJSON_CreateNumber((double)w->weight_bytes_per_token));
         cJSON_ReplaceItemInObject(j, "load_ms", cJSON_CreateNumber(w->load_ms));
         cJSON_ReplaceItemInObject(j, "peak_rss_bytes", cJSON_CreateNumber((double)w->peak_rss));
         cJSON_AddItemToArray(all, j);
@@ -345,7 +350,9 @@ static int print_table(const ht_loaded *l, row *rows, size_t n_rows, size_t n_re
         cell(f.joules, "%.3f", 8);
         putchar('\n');
     }
-    printf("\nweights read per token: %.1f MB", (double)l->info.weight_bytes_per_token / 1e6);
+    printf("\nweights read per token: %.1f MB", (double)rows[n_rows - 1].weight_bytes_per_token / 1e6);
+    if (rows[n_rows - 1].weight_bytes_per_token < l->info.weight_bytes_per_token)
+        printf(" of %.1f MB, the rest skipped", (double)l->info.weight_bytes_per_token / 1e6);
     if (hw->memory_read_bps_1 > 0)
         printf("; memory read bandwidth measured: %.2f GB/s with 1 thread, %.2f GB/s with %u",
                1e-9 * hw->memory_read_bps_1, 1e-9 * hw->memory_read_bps_all, hw->default_threads);

@@ -88,6 +88,8 @@ int ht_generation_run(ht_generation *g, const ht_options *o, hearth_session *s, 
     g->stats.prompt_seconds -= before.prompt_seconds;
     g->stats.neurons_active -= before.neurons_active;
     g->stats.neurons_total -= before.neurons_total;
+    g->stats.single_passes -= before.single_passes;
+    g->stats.weight_bytes_read -= before.weight_bytes_read;
     if (st == HEARTH_ECANCELLED && ht_interrupted()) {
         g->why = HEARTH_STOP_CANCEL;
         return HT_EXIT_OK;
@@ -148,6 +150,10 @@ int ht_generation_report(const ht_generation *g, const ht_loaded *l, uint64_t se
     cJSON_AddNumberToObject(j, "kv_bytes", (double)g->stats.kv_bytes);
     cJSON_AddNumberToObject(j, "scratch_bytes", (double)(g->stats.scratch_bytes + g->stats.thread_scratch_bytes));
     ht_report_model(j, l);
+    if (g->stats.single_passes) /* what was skipped is not counted */
+        cJSON_ReplaceItemInObject(
+            j, "weight_bytes_per_token",
+            cJSON_CreateNumber((double)g->stats.weight_bytes_read / (double)g->stats.single_passes));
     ht_report_recall(j, &g->stats);
     return ht_report_print(j);
 }

@@ -198,21 +198,50 @@ static void scales_to(const ht_neurons *g, const uint8_t *from, uint32_t block, 
 
 /* ---- tiles: outputs [o, o + n), neurons [j, j + m) ---- */
 
+/* Byte j of word i becomes byte i of word j. */
+static void transpose8(uint64_t x[8])
+{
+    static const uint64_t keep[3] = { 0x00000000ffffffffu, 0x0000ffff0000ffffu, 0x00ff00ff00ff00ffu };
+
+    for (unsigned s = 0; s < 3; s++) {
+        const unsigned apart = 4u >> s, bits = 32u >> s;
+        for (unsigned i = 0; i < 8; i++) {
+            if (i & apart)
+                continue;
+            const uint64_t t = (x[i] >> bits ^ x[i + apart]) & keep[s];
+            x[i + apart] ^= t;
+            x[i] ^= t << bits;
+        }
+    }
+}
+
 static bool tile_from(const ht_neurons *g, const uint8_t *rows, size_t row_stride, uint32_t o, uint32_t n, uint32_t j,
                       uint32_t m, uint8_t *to)
 {
     const ht_type_info *t = ht_type_get(g->type);
     const size_t piece = piece_bytes(g);
-    uint8_t codes[SPAN][TILE] = { { 0 } }, block[256];
+    uint8_t codes[SPAN][TILE], eight[8][SPAN];
     bool good = true;
 
-    for (uint32_t r = 0; r < n; r++) {
-        const uint8_t *b = rows + (size_t)(o + r) * row_stride + ht_type_row_bytes(t, j);
-        for (uint32_t i = 0; i < m; i += t->block, b += t->block_bytes) {
-            block_to_codes(g->type, b, block);
-            for (uint32_t l = 0; l < t->block; l++)
-                codes[i + l][r] = block[l];
-            good &= scales_from(g, b, (j + i) / t->block, o + r, to);
+    for (uint32_t r0 = 0; r0 < TILE; r0 += 8) {
+        for (uint32_t r = r0; r < r0 + 8; r++) {
+            if (r >= n) {
+                memset(eight[r - r0], 0, m);
+                continue;
+            }
+            const uint8_t *b = rows + (size_t)(o + r) * row_stride + ht_type_row_bytes(t, j);
+            for (uint32_t i = 0; i < m; i += t->block, b += t->block_bytes) {
+                block_to_codes(g->type, b, eight[r - r0] + i);
+                good &= scales_from(g, b, (j + i) / t->block, o + r, to);
+            }
+        }
+        for (uint32_t i = 0; i < m; i += 8) {
+            uint64_t x[8];
+            for (uint32_t r = 0; r < 8; r++)
+                memcpy(&x[r], eight[r] + i, 8);
+            transpose8(x);
+            for (uint32_t l = 0; l < 8; l++)
+                memcpy(codes[i + l] + r0, &x[l], 8);
         }
     }
     for (uint32_t i = 0; i < m; i++)
