@@ -60,7 +60,7 @@ typedef struct ht_down_slice {
     float *scratch;       /* ht_down_scratch_floats(), 64-byte aligned, of this thread */
 } ht_down_slice;
 
-enum { HT_DOWN_SLICE = 2048 };
+enum { HT_DOWN_SLICE = 4096 };
 size_t ht_down_scratch_floats(void);
 
 /* y[i] = sum over the segment's neurons of W[j][first + i] * h[j], bit for bit as ht_dot_*_fn over the segment gives it

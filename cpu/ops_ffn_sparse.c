@@ -8,6 +8,7 @@
  * more than it saves then. Lists: when all is done, the neurons whose 8-bit h is not zero, by segment. Down: units of
  * one segment and a slice of outputs, from the neuron-major part, into partial sums that the last phase joins in order.
  * Without such a part the down projection is that of ops_ffn.c. */
+#include "cpu/down.h"
 #include "cpu/ops_ffn.h"
 
 #include <math.h>
@@ -15,8 +16,7 @@
 
 enum {
     RUN = 2048,       /* neurons of a chunk, at most: its lists and results lie in the thread's tiles */
-    SLICE = 1024,     /* outputs of a unit of the down projection */
-    SLICE_LEAST = 256 /* where there are many threads */
+    SLICE_LEAST = 256 /* outputs of a unit of the down projection, where there are many threads */
 };
 /* Of 16 rows as many open ones make gathering dearer than scanning. */
 enum { GATHER_SIXTEENTHS = 11 };
@@ -223,6 +223,9 @@ static uint32_t copy_list(const work *w, uint32_t s, uint32_t n_ff, uint32_t *to
     return n;
 }
 
+_Static_assert(HT_DOWN_SLICE + HT_SEGMENT + HT_DOWN_LEVELS * HT_DOWN_SLICE <= 2 * CPU_TILE,
+               "results, list, accumulators");
+
 /* Unit: item, segment, slice. */
 static void sparse_down(const cpu_op *op, uint32_t chunk, uint32_t n_chunks, uint32_t thread)
 {
@@ -247,7 +250,7 @@ static void sparse_down(const cpu_op *op, uint32_t chunk, uint32_t n_chunks, uin
                            .list = list,
                            .n_list = copy_list(&w, s, f->n_ff, list),
                            .h = f->h.f + (size_t)it->slot * f->h.stride + (size_t)s * HT_SEGMENT,
-                           .scratch = cpu_tile(op, thread, 1) };
+                           .scratch = y + HT_DOWN_SLICE + HT_SEGMENT };
     if (by_8_bits(f, it))
         part.q8 = (ht_q8_row){ f->h.q8.q + at, f->h.q8.d + at / 32, f->h.q8.s + at / 16 };
     op->x->kernels.down[it->down_t.type](y, &part);
@@ -312,8 +315,9 @@ bool ht_cpu_plan_ffn_sparse(cpu_op *op)
         return true;
     }
     ht_cpu_add_phase(op, sparse_lists, 1);
-    uint32_t slice = SLICE, units = f->n_items * ht_ffn_segments(f->n_ff);
-    while (slice > SLICE_LEAST && units * ((f->d_model + slice - 1) / slice) < 8 * op->x->threads)
+    /* Long pieces of rows are read faster; six units for each thread share out evenly. */
+    uint32_t slice = HT_DOWN_SLICE, units = f->n_items * ht_ffn_segments(f->n_ff);
+    while (slice > SLICE_LEAST && units * ((f->d_model + slice - 1) / slice) < 6 * op->x->threads)
         slice /= 2;
     op->grain[op->n_phases] = slice;
     ht_cpu_add_token_phase(op, sparse_down, f->d_model, slice, 1);
