@@ -116,7 +116,7 @@ typedef struct hearth_profile_point {
     float kl_mean, kl_p99;   /* nat, against the dense model on held-out text */
     float top1_agreement;
     float weight_bytes_per_token;
-    float speed;             /* of the dense model's */
+    float speed;             /* of the dense model's, as bytes read tell it */
 } hearth_profile_point;
 
 /* ---- Predictors -------------------------------------------------------------------------------------------------- */

@@ -96,8 +96,9 @@ static void loss_curve(ht_page *page, const hearth_profile *p)
     double margin = fmax(0.05, 0.06 * (fast - slow));
     ht_chart c = ht_chart_begin(
         page, "Loss against speed",
-        "Each point is a setting, measured on text that it was not made from; the ringed one is chosen.",
-        (ht_axis){ .label = "speed, of the dense model's", .min = fmax(0, slow - margin), .max = fast + margin },
+        "Each point is a setting, measured on text that it was not made from; the ringed one is chosen. Speed is counted in bytes of "
+        "weights: what a dense token reads, over what this one reads.",
+        (ht_axis){ .label = "times fewer bytes than dense", .min = fmax(0, slow - margin), .max = fast + margin },
         (ht_axis){ .label = "KL divergence, nat",
                    .min = pow(10, floor(log10(fmax(least, 1e-9)))),
                    .max = pow(10, ceil(log10(most))),
@@ -109,7 +110,7 @@ static void loss_curve(ht_page *page, const hearth_profile *p)
         char name[160];
         if (q->speed <= 0.0f || q->kl_mean < 0.0f)
             continue;
-        snprintf(name, sizeof name, "%d.%02d x the dense speed, mean KL %d.%04d nat%s", (int)q->speed,
+        snprintf(name, sizeof name, "%d.%02d times fewer bytes than dense, mean KL %d.%04d nat%s", (int)q->speed,
                  (int)(100 * (double)q->speed) % 100, (int)q->kl_mean, (int)(10000 * (double)q->kl_mean) % 10000,
                  i == p->chosen ? ", chosen" : "");
         ht_chart_dot(&c, i == p->chosen ? "one chosen" : "one", name, (double)q->speed, (double)q->kl_mean,

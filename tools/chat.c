@@ -153,6 +153,8 @@ static int remember(chat *c, const hearth_token *ids, size_t n, const hearth_tok
     return HT_EXIT_OK;
 }
 
+enum { HT_CHAT_TOO_LONG = -1 }; /* instead of an exit status */
+
 /* One question, one answer. An answer that Ctrl-C stopped stays in the conversation as far as it went. */
 static int ask(chat *c, const char *question, size_t n_question)
 {
@@ -165,6 +167,14 @@ static int ask(chat *c, const char *question, size_t n_question)
     if (!status && !n) {
         ht_complain("the conversation has no tokens");
         status = HT_EXIT_FAILED;
+    }
+    if (!status && n >= hearth_session_context(c->s)) { /* the conversation goes on without it */
+        ht_complain("the message makes %zu tokens, which the context of %u does not hold (--ctx); it is left out", n,
+                    hearth_session_context(c->s));
+        drop_messages(c, c->n_messages - 1, 1);
+        hearth_free(ids);
+        c->g.why = HEARTH_STOP_CONTEXT;
+        return HT_CHAT_TOO_LONG;
     }
     if (!status)
         status = share_prefix(c, ids, n, &at);
@@ -319,6 +329,8 @@ static int converse(chat *c)
                   stderr);
         else if (n)
             status = ask(c, line, n);
+        if (status == HT_CHAT_TOO_LONG)
+            status = HT_EXIT_OK;
         if (ht_interrupted()) {
             if (!person) {
                 status = status ? status : HT_EXIT_INTERRUPTED;
@@ -357,6 +369,8 @@ static int run(const ht_options *o)
         status = add_message(&c, "system", o->system, strlen(o->system));
     if (!status && given) {
         status = ask(&c, text, n_text);
+        if (status == HT_CHAT_TOO_LONG)
+            status = HT_EXIT_FAILED;
         if (!status && c.g.why == HEARTH_STOP_CANCEL)
             status = HT_EXIT_INTERRUPTED;
     } else if (!status) {

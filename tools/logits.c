@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "tools/commands.h"
 #include "tools/npy.h"
@@ -38,9 +39,16 @@ static int write_logits(const ht_options *o, const ht_loaded *l, hearth_session 
 {
     uint64_t shape[2] = { n, l->info.n_vocab };
     hearth_error err = { 0 };
-    rows r = { fopen(o->out, "wb"), l->info.n_vocab, n };
+    char part[4200];
+    struct stat there;
+    /* Beside its place until it is whole, for part of an array looks like an array; pipes and devices are written to.
+     */
+    const bool aside = (lstat(o->out, &there) || S_ISREG(there.st_mode)) &&
+                       (size_t)snprintf(part, sizeof part, "%s.part", o->out) < sizeof part;
+    const char *path = aside ? part : o->out;
+    rows r = { fopen(path, "wb"), l->info.n_vocab, n };
     if (!r.f) {
-        ht_complain("cannot write %s: %s", o->out, strerror(errno));
+        ht_complain("cannot write %s: %s", path, strerror(errno));
         return HT_EXIT_FAILED;
     }
     int status = HT_EXIT_OK;
@@ -56,12 +64,14 @@ static int write_logits(const ht_options *o, const ht_loaded *l, hearth_session 
     }
     if (fclose(r.f))
         written = false;
+    if (written && !status && aside && rename(part, o->out))
+        written = false;
     if (!written) {
         ht_complain("cannot write %s", o->out);
         status = HT_EXIT_FAILED;
     }
-    if (status)
-        ht_remove_file(o->out); /* a part of an array looks like an array */
+    if (status && aside)
+        ht_remove_file(part);
     return status;
 }
 
