@@ -19,7 +19,7 @@ enum {
     SLICE_LEAST = 256 /* outputs of a unit of the down projection, where there are many threads */
 };
 /* Of 16 rows as many open ones make gathering dearer than scanning. */
-enum { GATHER_SIXTEENTHS = 11 };
+enum { GATHER_SIXTEENTHS = 8 };
 
 /* ---- neurons ---- */
 

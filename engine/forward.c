@@ -12,7 +12,7 @@ enum { LAYERS_AHEAD = 4 }; /* of a prompt, queued before the first is done */
 /* Bytes of neuron-major parts that are built after a token, at most: some milliseconds. */
 enum { BUILD_BYTES = 2 << 20 };
 /* Share of active neurons above which the file's rows are as fast: measured, see docs/architecture.md. */
-static const float NEURONS_BELOW = 0.45f;
+static const float NEURONS_BELOW = 0.4f;
 
 /* Carves 64-byte aligned pieces from one block; with base NULL it only counts. */
 typedef struct carver {
