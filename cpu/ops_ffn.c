@@ -171,16 +171,16 @@ static void neurons_chunk(const cpu_op *op, uint32_t chunk, uint32_t thread)
         count_mask(f->counts, (uint64_t)n * (end - first), unmasked, predicted, f->mask ? active : 0);
 }
 
-void ht_cpu_h_norm(const cpu_op *op, uint32_t chunk, uint32_t thread)
+void ht_cpu_h_norm(const cpu_op *op, uint32_t slot, uint32_t thread)
 {
     const ht_op_ffn *f = &op->op.ffn;
     const ht_vec_kernels *v = &op->x->kernels.vec;
-    float *h = f->h.f + (size_t)chunk * f->h.stride;
+    float *h = f->h.f + (size_t)slot * f->h.stride;
 
     (void)thread;
     v->norm(HT_NORM_RMS, h, f->n_ff, f->h_norm_eps, f->h_norm, NULL, h);
     if (f->h.q8.stride) {
-        size_t at = (size_t)chunk * f->h.q8.stride;
+        size_t at = (size_t)slot * f->h.q8.stride;
         v->quantise_q8(h, f->n_ff, f->h.q8.q + at, f->h.q8.d + at / 32, f->h.q8.s + at / 16);
     }
 }

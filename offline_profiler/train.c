@@ -238,12 +238,12 @@ hearth_status hearth_profile_train(hearth_profile *p, hearth_model *m, const cha
     search s = { .p = p, .m = m, .path = path, .err = ht_profile_err(error) };
     hearth_block_info block = { .size = sizeof block };
     hearth_model_info info = { .size = sizeof info };
-    hearth_status st;
+    hearth_status st = HEARTH_OK;
 
     ht_profile_params(&s.params, sizeof s.params, params);
     s.params.quality = s.params.quality > 0 ? s.params.quality : 0.01;
     hearth_model_get_info(m, &info);
-    if ((st = hearth_model_get_block(m, 0, &block)) != HEARTH_OK || info.n_layer != p->n_layer || !s.params.scratch)
+    if (hearth_model_get_block(m, 0, &block) != HEARTH_OK || info.n_layer != p->n_layer || !s.params.scratch)
         return (hearth_status)ht_fail(s.err, HT_EINVAL, "training needs the profile's model and a path for trials");
     if (!strstr(block.activation, "relu"))
         return (hearth_status)ht_fail(s.err, HT_EUNSUPPORTED, "the activation %s has no zeros to foretell",

@@ -84,7 +84,10 @@ static ht_status open_expert(expert *e, const ht_samples *s, ht_error *err)
     free(rows);
     free(q);
     free(m);
-    return good ? HT_OK : ht_fail(err, HT_ENOMEM, "samples of layer %u", e->layer);
+    if (good)
+        return HT_OK;
+    ht_fail(err, HT_ENOMEM, "samples of layer %u", e->layer);
+    return HT_ENOMEM;
 }
 
 /* to [n][n_ff] = from [n][d] times the transposed weights, or their signs. */
@@ -112,8 +115,10 @@ static ht_status products(expert *e, const float *from, bool signs, float *to, h
 static ht_status column_norms(expert *e, ht_error *err)
 {
     float *row = malloc(e->n_ff * sizeof *row);
-    hearth_status st = row ? HEARTH_OK : (hearth_status)ht_fail(err, HT_ENOMEM, "norms");
+    hearth_status st = HEARTH_OK;
 
+    if (!row)
+        return ht_fail(err, HT_ENOMEM, "norms");
     for (uint32_t i = 0; i < e->d && st == HEARTH_OK; i++) {
         st = hearth_model_read_rows(e->m, e->layer, e->id, HEARTH_ROLE_DOWN, i, 1, row, (hearth_error *)(void *)err);
         for (uint32_t j = 0; j < e->n_ff && st == HEARTH_OK; j++)
@@ -206,7 +211,7 @@ static ht_fit *new_fit(ht_fit_layer *f, const char *method, uint32_t rank, size_
 {
     ht_fit *fit = &f->fits[f->n_fits];
 
-    *fit = (ht_fit){ .method = method, .rank = rank, .estimate = calloc(neurons, sizeof *fit->estimate) };
+    *fit = (ht_fit){ .method = method, .rank = rank, .estimate = calloc(neurons ? neurons : 1, sizeof *fit->estimate) };
     if (!fit->estimate) {
         ht_fail(err, HT_ENOMEM, "estimates of %zu neurons", neurons);
         return NULL;
@@ -220,11 +225,15 @@ static ht_status low_ranks(expert *e, ht_error *err)
 {
     float *weight = malloc(e->n_ff * sizeof *weight), *w = malloc((size_t)e->n_ff * e->d * sizeof *w);
     const hearth_role role = e->s->block.gated ? HEARTH_ROLE_GATE : HEARTH_ROLE_UP;
-    ht_status st = weight && w ? HT_OK : ht_fail(err, HT_ENOMEM, "low-rank predictors");
+    ht_status st;
 
-    if (st == HT_OK)
-        st = (ht_status)hearth_model_read_rows(e->m, e->layer, 0, role, 0, e->n_ff, w, (hearth_error *)(void *)err);
-    for (uint32_t i = 0; st == HT_OK && i < e->n_ff; i++)
+    if (!weight || !w) {
+        free(weight);
+        free(w);
+        return ht_fail(err, HT_ENOMEM, "low-rank predictors");
+    }
+    st = (ht_status)hearth_model_read_rows(e->m, e->layer, 0, role, 0, e->n_ff, w, (hearth_error *)(void *)err);
+    for (uint32_t i = 0; i < e->n_ff; i++)
         weight[i] = (float)(e->f->value[i] / (e->f->energy + 1e-30));
     for (uint32_t divisor = 16; st == HT_OK && divisor >= 4 && e->f->n_fits < HT_FITS; divisor /= 2) {
         const uint32_t rank = e->d / divisor / 32 * 32;
@@ -235,13 +244,14 @@ static ht_status low_ranks(expert *e, ht_error *err)
             st = HT_ENOMEM;
             break;
         }
-        fit->low_a = malloc((size_t)rank * e->d * sizeof(float));
-        fit->low_b = malloc((size_t)rank * e->n_ff * sizeof(float));
+        fit->low_a = calloc((size_t)rank * e->d, sizeof(float));
+        fit->low_b = calloc((size_t)rank * e->n_ff, sizeof(float));
         fit->bytes = (double)rank * (e->d + e->n_ff) * 34 / 32 + 4.0 * e->n_ff;
-        if (!fit->low_a || !fit->low_b)
+        if (!fit->low_a || !fit->low_b) {
             st = ht_fail(err, HT_ENOMEM, "a predictor of rank %u", rank);
-        else
-            st = ht_lowrank_fit(e->x, e->n, e->d, w, e->n_ff, weight, rank, e->layer + 1, fit->low_a, fit->low_b, err);
+            break;
+        }
+        st = ht_lowrank_fit(e->x, e->n, e->d, w, e->n_ff, weight, rank, e->layer + 1, fit->low_a, fit->low_b, err);
         if (st != HT_OK || (st = low_rank_scores(e, fit, err)) != HT_OK)
             break;
         estimates(e, fit);
@@ -263,6 +273,33 @@ static void finish(ht_fit_layer *f, double energy_sum)
         }
 }
 
+/* One expert: what its neurons are worth, or (when that is known of all) its predictors. */
+static ht_status fit_expert(ht_fit_layer *f, hearth_model *m, const ht_samples *s, uint32_t layer, uint32_t id,
+                            bool for_values, ht_error *err)
+{
+    expert e = { .m = m, .s = &s->layers[layer], .f = f, .layer = layer, .id = id };
+    ht_status st = open_expert(&e, s, err);
+
+    if (st != HT_OK || e.n < 2)
+        goto end;
+    if ((st = products(&e, e.x, false, e.g, err)) != HT_OK)
+        goto end;
+    if (for_values) {
+        if ((st = column_norms(&e, err)) == HT_OK)
+            values(&e);
+        goto end;
+    }
+    if ((st = products(&e, e.signed_x, true, e.score, err)) != HT_OK)
+        goto end;
+    estimates(&e, &f->fits[0]);
+    trades(&e, &f->fits[0], f->energy);
+    if (e.s->block.n_expert == 1)
+        st = low_ranks(&e, err);
+end:
+    free_expert(&e);
+    return st;
+}
+
 ht_status ht_fit_layer_make(ht_fit_layer *f, hearth_model *m, const ht_samples *s, uint32_t layer, ht_error *err)
 {
     const ht_sample_layer *sl = &s->layers[layer];
@@ -282,21 +319,8 @@ ht_status ht_fit_layer_make(ht_fit_layer *f, hearth_model *m, const ht_samples *
     sign->bytes = (double)ht_signs_bytes(b->n_ff, s->d) * b->n_used + 4.0 * f->neurons;
     /* Values first, for prices are shares of the energy of the layer as a whole. */
     for (int round = 0; round < 2 && st == HT_OK; round++) {
-        for (uint32_t i = 0; i < b->n_expert && st == HT_OK; i++) {
-            expert e = { .m = m, .s = sl, .f = f, .layer = layer, .id = i };
-            if ((st = open_expert(&e, s, err)) == HT_OK && e.n > 1 &&
-                (st = products(&e, e.x, false, e.g, err)) == HT_OK) {
-                if (round == 0 && (st = column_norms(&e, err)) == HT_OK)
-                    values(&e);
-                if (round == 1 && (st = products(&e, e.signed_x, true, e.score, err)) == HT_OK) {
-                    estimates(&e, sign);
-                    trades(&e, sign, f->energy);
-                    if (b->n_expert == 1)
-                        st = low_ranks(&e, err);
-                }
-            }
-            free_expert(&e);
-        }
+        for (uint32_t i = 0; i < b->n_expert && st == HT_OK; i++)
+            st = fit_expert(f, m, s, layer, i, round == 0, err);
         if (round == 0)
             f->energy /= (double)s->tokens * f->neurons;
     }

@@ -254,7 +254,7 @@ static void tile_to(const ht_neurons *g, const uint8_t *from, uint32_t o, uint32
 {
     const ht_type_info *t = ht_type_get(g->type);
     const size_t piece = piece_bytes(g);
-    uint8_t codes[SPAN][TILE], block[256];
+    uint8_t codes[SPAN][TILE], block[256] = { 0 };
 
     for (uint32_t i = 0; i < m; i++)
         piece_to_codes(g->type, from + g->rows_at + (size_t)(j + i) * g->stride + o / TILE * piece, codes[i]);
