@@ -244,8 +244,8 @@ static ht_status low_ranks(expert *e, ht_error *err)
             st = HT_ENOMEM;
             break;
         }
-        fit->low_a = calloc((size_t)rank * e->d, sizeof(float));
-        fit->low_b = calloc((size_t)rank * e->n_ff, sizeof(float));
+        fit->low_a = calloc((size_t)rank * e->d + 1, sizeof(float));
+        fit->low_b = calloc((size_t)rank * e->n_ff + 1, sizeof(float));
         fit->bytes = (double)rank * (e->d + e->n_ff) * 34 / 32 + 4.0 * e->n_ff;
         if (!fit->low_a || !fit->low_b) {
             st = ht_fail(err, HT_ENOMEM, "a predictor of rank %u", rank);
@@ -284,7 +284,7 @@ static ht_status fit_expert(ht_fit_layer *f, hearth_model *m, const ht_samples *
         goto end;
     if ((st = products(&e, e.x, false, e.g, err)) != HT_OK)
         goto end;
-    if (for_values) {
+    if (for_values) { /* NOLINT: the analyser loses e.x in products, which keeps it */
         if ((st = column_norms(&e, err)) == HT_OK)
             values(&e);
         goto end;
