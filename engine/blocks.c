@@ -17,6 +17,7 @@ hearth_status hearth_model_get_block(const hearth_model *m, uint32_t layer, hear
                             .gated = ff->experts[0][HT_ROLE_GATE].host != NULL,
                             .activation = ht_activation_name(m->m.act),
                             .activation_param = m->m.act_param,
+                            .has_zeros = ht_activation_has_zeros(m->m.act),
                             .row_bytes = ht_predict_source(ff, 0)->stride };
     HT_RESULT(out, &i);
     return HEARTH_OK;

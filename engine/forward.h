@@ -55,7 +55,6 @@ typedef struct ht_forward {
     ht_act low;            /* [batch][max_rank] */
     void *predict_work;
 
-    _Atomic uint64_t n_active, n_neurons; /* of passes of one token */
     ht_mask_counts counts;                /* of passes of several */
 
     hearth_trace_fn *trace; /* who listens to feed-forward blocks; NULL: nobody */

@@ -14,13 +14,25 @@ _Static_assert(sizeof(hearth_error) == sizeof(ht_error) && offsetof(hearth_error
 HT_STATUS_LIST(X)
 #undef X
 
-const char *hearth_status_text(hearth_status st) { return ht_status_text((ht_status)st); }
+const char *hearth_status_text(hearth_status st)
+{
+    return ht_status_text((ht_status)st);
+}
 
-const char *hearth_version(void) { return HEARTH_VERSION; }
+const char *hearth_version(void)
+{
+    return HEARTH_VERSION;
+}
 
-void hearth_free(void *p) { free(p); }
+void hearth_free(void *p)
+{
+    free(p);
+}
 
-uint64_t hearth_peak_rss(void) { return ht_os_peak_rss(); }
+uint64_t hearth_peak_rss(void)
+{
+    return ht_os_peak_rss();
+}
 
 void ht_model_log(const hearth_model *m, hearth_log_level level, const char *fmt, ...)
 {
@@ -132,17 +144,21 @@ static ht_status open_executor(hearth_model *m, const hearth_model_params *p, ht
                      m->threads, allowed, allowed);
         m->threads = allowed;
     }
-    ht_cpu_params cpu = { .threads = m->threads, .isa = m->isa, .max_k = m->m.max_k, .max_head = m->m.max_head,
-                          .pin = binds(m), .topology = &m->topology };
+    ht_cpu_params cpu = { .threads = m->threads,
+                          .isa = m->isa,
+                          .max_k = m->m.max_k,
+                          .max_head = m->m.max_head,
+                          .pin = binds(m),
+                          .topology = &m->topology };
     m->exec_bytes = ht_cpu_scratch_bytes(&cpu);
     return ht_cpu_open(&m->exec, &cpu, err);
 }
 
-/* Down projections neuron-major, for a model whose activations are often zero: half of what weights and tables leave, so that
- * contexts have room. */
+/* Down projections neuron-major, for a model whose activations are often zero: half of what weights and tables leave,
+ * so that contexts have room. */
 static ht_status open_sparse(hearth_model *m, const hearth_model_params *p, ht_error *err)
 {
-    uint64_t left = m->budget.ram_bytes, taken = m->m.weight_bytes + m->exec_bytes;
+    uint64_t left = m->budget.ram_bytes, taken = m->m.weight_bytes + m->exec_bytes + m->table_bytes;
     ht_status st;
 
     if (p->sparsity == HEARTH_SPARSITY_OFF || !ht_activation_has_zeros(m->m.act))
@@ -250,14 +266,13 @@ hearth_status hearth_model_open(hearth_model **out, const char *path, const hear
                          ht_tokenizer_info(m->tok)->n_vocab, m->m.n_vocab);
             goto fail;
         }
+        m->table_bytes = ht_gguf_table_bytes(m->gguf) + m->m.table_bytes + (m->tok ? ht_tokenizer_bytes(m->tok) : 0);
         ht_store_open(&m->store, &m->m);
         if ((st = open_executor(m, &p, err)) != HT_OK || (st = open_sparse(m, &p, err)) != HT_OK)
             goto fail;
     }
     if ((st = describe(m, err)) != HT_OK)
         goto fail;
-    m->table_bytes =
-        ht_gguf_table_bytes(m->gguf) + m->m.table_bytes + (m->tok ? ht_tokenizer_bytes(m->tok) : 0);
     if (p.progress)
         p.progress(p.progress_user, "opening", 1, 1);
     *out = m;
@@ -353,8 +368,9 @@ hearth_status hearth_model_predict(hearth_model *m, const char *profile, hearth_
     ht_status st;
 
     if (!m->exec || !m->sparse)
-        return (hearth_status)ht_fail(err, HT_EINVAL, "neurons are foretold where they can be skipped: not with sparsity off, and "
-                                                      "of activations that have zeros");
+        return (hearth_status)ht_fail(err, HT_EINVAL,
+                                      "neurons are foretold where they can be skipped: not with sparsity off, and "
+                                      "of activations that have zeros");
     ht_os_lock(&m->budget_lock);
     bool busy = m->reserved || m->m.predict;
     ht_os_unlock(&m->budget_lock);
@@ -368,6 +384,11 @@ hearth_status hearth_model_predict(hearth_model *m, const char *profile, hearth_
     if (budget && (budget < taken || budget - taken < p->bytes))
         st = ht_fail(err, HT_ENOMEM, "the signs of the weights, for predictors, take %.0f MiB more than the budget",
                      (double)(p->bytes + taken - budget) / (1 << 20));
+    if (st == HT_OK && budget) { /* neuron-major parts yield */
+        ht_os_lock(&m->lock);
+        ht_store_trim(&m->store, budget - taken - p->bytes);
+        ht_os_unlock(&m->lock);
+    }
     if (st != HT_OK || (st = ht_predict_prepare(p, &m->m, m->exec, err)) != HT_OK) {
         ht_predict_close(&p);
         return (hearth_status)st;

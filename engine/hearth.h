@@ -175,6 +175,7 @@ typedef struct hearth_block_info {
     bool gated;
     const char *activation;    /* "relu", "relu2", "fatrelu", "drelu", "silu", …; valid as long as the model */
     float activation_param;    /* FATReLU's threshold */
+    bool has_zeros;            /* the activation gives exact zeros: neurons can be skipped */
     uint64_t row_bytes;        /* stored bytes of a neuron's gate row (its up row where there is no gate) */
 } hearth_block_info;
 HEARTH_API hearth_status hearth_model_get_block(const hearth_model *m, uint32_t layer, hearth_block_info *info);
@@ -218,7 +219,7 @@ HEARTH_API hearth_status hearth_session_open(hearth_session **out, hearth_model 
 HEARTH_API void hearth_session_close(hearth_session **s);
 
 /* Called for each position in order with its logits [n_vocab], valid during the call; return false to cancel. It
- * must not compute on a session of the same model: the model is busy until it returns. */
+ * must not compute on, open or close sessions of the same model: the model is busy until it returns. */
 typedef bool hearth_logits_fn(void *user, size_t index, const float *logits);
 
 /* Appends tokens to the conversation and computes them. on_logits NULL: only the last position's logits are
@@ -260,7 +261,8 @@ typedef struct hearth_trace {
     const float *expert_weights; /* [n_pass][n_used] */
 } hearth_trace;
 #define HEARTH_TRACE_SHARED UINT32_MAX
-/* Return false to cancel the call that computes: it fails with ECANCELLED. Must not compute on a session of the same model. */
+/* Return false to cancel the call that computes: it fails with ECANCELLED. Must not compute on, open or close sessions of
+ * the same model. */
 typedef bool hearth_trace_fn(void *user, const hearth_trace *t);
 /* Listens to every feed-forward block that this session computes from now on: layers in order, the experts that were
  * chosen ascending, the shared one last. fn NULL: no longer. Layers are then waited for one by one, and no neuron is

@@ -265,7 +265,7 @@ static ht_op_ffn ffn_op(ht_forward *f, const ht_ffn *ff, ht_ffn_item *items, uin
     op.n_active = &load->n_active;
     op.n_neurons = &load->n_neurons;
     op.n_bytes = &f->n_bytes;
-    op.sparse = f->sparse && (!f->trace || op.mask); /* who listens wants every hidden unit written */
+    op.sparse = f->sparse && !f->trace; /* who listens wants every hidden unit written */
     op.work = f->ffn_work;
     if (f->sparse && !shared)
         look_at(load);

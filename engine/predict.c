@@ -139,7 +139,6 @@ static ht_status read_all(const reader *r)
 {
     const ht_kv *methods = ht_gguf_find(r->p->file, "hearth.profile.method");
     ht_status st = HT_OK;
-    bool any = false;
 
     if (!methods)
         return ht_fail(r->err, HT_EINVAL,
@@ -150,14 +149,9 @@ static ht_status read_all(const reader *r)
     if (!names)
         return ht_fail(r->err, HT_ENOMEM, "predictors");
     ht_kv_strings(methods, names);
-    for (uint32_t il = 0; il < r->m->n_layer && st == HT_OK; il++) {
+    for (uint32_t il = 0; il < r->m->n_layer && st == HT_OK; il++)
         st = read_layer(r, il, names[il]);
-        any |= r->p->layers[il].kind != HT_PREDICT_EXACT;
-    }
     free(names);
-    if (st == HT_OK && any && r->m->act != HT_ACT_RELU && r->m->act != HT_ACT_RELU2 && r->m->act != HT_ACT_FATRELU &&
-        r->m->act != HT_ACT_DRELU)
-        return ht_fail(r->err, HT_EUNSUPPORTED, "%s: this model's activation has no zeros to foretell", r->path);
     return st;
 }
 

@@ -3,9 +3,9 @@
  * hearth's offline profiler: runs text through a model and keeps what it learns of its neurons and experts. The second
  * public header of the library, beside hearth.h, whose rules on errors, structs, threads and callbacks hold here too.
  *
- * A profiler belongs to a model; it reads text in windows, each from an empty context, and gathers statistics. A profile is
- * what came of it: made by a profiler, written to and read from a file (docs/profile.md), drawn as a page. Nothing here
- * prints or reads the environment. What the words mean:
+ * A profiler belongs to a model; it reads text in windows, each from an empty context, and gathers statistics. A
+ * profile is what came of it: made by a profiler, written to and read from a file (docs/profile.md), drawn as a page.
+ * Nothing here prints or reads the environment. What the words mean:
  *
  *   active      a hidden unit of a feed-forward block that is not zero, as the down projection gets it
  *   density     share of the neurons computed for a token (of a mixture: those of the experts chosen) that are active
@@ -31,9 +31,10 @@ typedef struct hearth_profiler hearth_profiler;
 
 typedef struct hearth_profiler_params {
     size_t size;
-    uint64_t max_tokens;  /* of the text; 0: 200,000 */
-    uint32_t window;      /* tokens computed in one context, BOS included; 0: 512, or the trained length where that is less */
-    uint32_t batch;       /* as hearth_session_params has it: changes speed only */
+    uint64_t max_tokens; /* of the text; 0: 200,000 */
+    uint32_t
+        window;     /* tokens computed in one context, BOS included; 0: 512, or the trained length where that is less */
+    uint32_t batch; /* as hearth_session_params has it: changes speed only */
     hearth_kv_type kv_type;
     bool density_only;    /* density, overlap, unions and routing, but nothing for single neurons: a small file */
     const char *part;     /* path where the state is kept from one sitting to the next; NULL: nowhere */
@@ -42,7 +43,10 @@ typedef struct hearth_profiler_params {
     hearth_progress_fn *progress; /* "profiling", tokens done, of how many */
     void *progress_user;
 } hearth_profiler_params;
-#define HEARTH_PROFILER_PARAMS_INIT { .size = sizeof(hearth_profiler_params) }
+#define HEARTH_PROFILER_PARAMS_INIT                                                                                    \
+    {                                                                                                                  \
+        .size = sizeof(hearth_profiler_params)                                                                         \
+    }
 
 /* The model must outlive the profiler. Fails as hearth_session_open does. */
 HEARTH_API hearth_status hearth_profiler_open(hearth_profiler **out, hearth_model *m,
@@ -52,17 +56,17 @@ HEARTH_API void hearth_profiler_close(hearth_profiler **p);
 /* Reads n bytes of text, once per profiler. Where `part` is there it goes on from it: results have the bits of a run
  * that was never interrupted. Cancelled (by progress, or hearth_session_cancel of its session) it saves the part, fails
  * with ECANCELLED, and what was done can be made a profile all the same; the part stays until the caller removes it.
- * Fails: EMISMATCH (the part is of another model, text or setting), EFORMAT (the part is damaged), EINVAL (no token in the
- * text), EIO, ENOMEM. */
+ * Fails: EMISMATCH (the part is of another model, text or setting), EFORMAT (the part is damaged), EINVAL (no token in
+ * the text), EIO, ENOMEM. */
 HEARTH_API hearth_status hearth_profiler_run(hearth_profiler *p, const char *text, size_t n, hearth_error *err);
 
 typedef struct hearth_profiler_state {
-    size_t size;              /* set by the caller */
-    uint64_t tokens;          /* that count so far, of earlier sittings too */
-    uint64_t tokens_total;    /* that there are to do */
-    uint64_t tokens_resumed;  /* of them from earlier sittings */
-    double seconds;           /* of this sitting */
-    uint64_t bytes;           /* memory of the statistics */
+    size_t size;             /* set by the caller */
+    uint64_t tokens;         /* that count so far, of earlier sittings too */
+    uint64_t tokens_total;   /* that there are to do */
+    uint64_t tokens_resumed; /* of them from earlier sittings */
+    double seconds;          /* of this sitting */
+    uint64_t bytes;          /* memory of the statistics */
 } hearth_profiler_state;
 HEARTH_API hearth_status hearth_profiler_get_state(const hearth_profiler *p, hearth_profiler_state *state);
 /* To be cancelled, from any thread or a signal handler; lives as long as the profiler. */
@@ -75,48 +79,49 @@ HEARTH_API hearth_status hearth_profiler_profile(hearth_profiler *p, hearth_prof
 enum { HEARTH_PROFILE_UNIONS = 7 }; /* of 1, 2, 4, … 64 consecutive tokens */
 
 typedef struct hearth_profile_info {
-    size_t size;             /* set by the caller */
-    const char *model;       /* fingerprint; valid as long as the profile, like every pointer here */
+    size_t size;       /* set by the caller */
+    const char *model; /* fingerprint; valid as long as the profile, like every pointer here */
     const char *name, *description, *created_by; /* "" where unknown */
     uint64_t tokens, text_bytes;
     uint32_t n_layer, window;
     bool density_only;
-    double density;          /* over all neurons computed */
+    double density;            /* over all neurons computed */
     uint32_t n_points, chosen; /* of the curve of loss against speed; chosen == n_points: none is */
 } hearth_profile_info;
 
 /* What is known of a layer; negative numbers and NULL: not known. */
 typedef struct hearth_profile_layer {
-    size_t size;             /* set by the caller */
+    size_t size;                     /* set by the caller */
     uint32_t n_ff, n_expert, n_used; /* neurons of an expert; a dense block is one expert, always used */
     float density, density_spread;   /* mean over tokens, and standard deviation */
     float overlap;
     float unions[HEARTH_PROFILE_UNIONS];
     const float *frequency, *magnitude; /* [n_expert][n_ff] */
     /* mixtures */
-    float expert_overlap;    /* share of a token's experts that the token before had too */
+    float expert_overlap;          /* share of a token's experts that the token before had too */
     const float *expert_frequency; /* [n_expert] share of tokens that choose it */
-    uint32_t n_before, n_next; /* experts of the mixture before this one, and how many followers of each are kept */
-    const float *next_expert;  /* [n_before][n_next] most frequent first; ids are exact */
-    const float *next_share;   /* [n_before][n_next] share of the tokens of that expert that choose this one here */
+    uint32_t n_before, n_next;     /* experts of the mixture before this one, and how many followers of each are kept */
+    const float *next_expert;      /* [n_before][n_next] most frequent first; ids are exact */
+    const float *next_share;       /* [n_before][n_next] share of the tokens of that expert that choose this one here */
     /* the block that some mixtures have beside them */
-    uint32_t shared_n_ff;    /* 0: none */
+    uint32_t shared_n_ff; /* 0: none */
     float shared_density, shared_overlap;
     const float *shared_frequency, *shared_magnitude; /* [shared_n_ff] */
     /* how its active neurons are foretold */
-    const char *method;      /* "exact", "sign", "lowrank", "threshold", "off"; NULL: not known */
+    const char *method; /* "exact", "sign", "lowrank"; NULL: not known */
     float recall, precision, predicted_density;
-    const float *threshold;  /* [n_expert][n_ff] of the predictor's score, NULL: no predictor. -INFINITY: always computed */
-    uint32_t rank, inputs;   /* of a low-rank predictor; inputs: the width of the model */
+    const float
+        *threshold; /* [n_expert][n_ff] of the predictor's score, NULL: no predictor. -INFINITY: always computed */
+    uint32_t rank, inputs;      /* of a low-rank predictor; inputs: the width of the model */
     const float *low_a, *low_b; /* [rank][inputs], [n_ff][rank]: set by training, left out where a profile is read */
 } hearth_profile_layer;
 
 /* A point of the curve of loss against speed. Negative: not known. */
 typedef struct hearth_profile_point {
-    float kl_mean, kl_p99;   /* nat, against the dense model on held-out text */
+    float kl_mean, kl_p99; /* nat, against the dense model on held-out text */
     float top1_agreement;
     float weight_bytes_per_token;
-    float speed;             /* of the dense model's, as bytes read tell it */
+    float speed; /* of the dense model's, as bytes read tell it */
 } hearth_profile_point;
 
 /* ---- Predictors -------------------------------------------------------------------------------------------------- */
@@ -124,21 +129,25 @@ typedef struct hearth_profile_point {
 typedef struct hearth_train_params {
     size_t size;
     const hearth_model_params *model; /* how the model is opened again for trials; NULL: defaults */
-    double quality;         /* loss that may be spent: mean KL divergence in nat against the dense model; 0: 0.01. The 99th
-                             * percentile stays below 25 times as much, the share of tokens whose likeliest successor is
-                             * another below 3 times */
-    uint64_t sample_tokens; /* to learn from, spread over the text; 0: 8192, or what 1 GiB holds */
-    uint64_t check_tokens;  /* held-out tokens scored at each trial; 0: 4096, or what 512 MiB of logits hold */
-    const char *scratch;    /* path for trial profiles; removed at the end */
+    double quality; /* loss that may be spent: mean KL divergence in nat against the dense model; 0: 0.01. The 99th
+                     * percentile stays below 25 times as much, the share of tokens whose likeliest successor is
+                     * another below 3 times */
+    uint64_t sample_tokens;       /* to learn from, spread over the text; 0: 8192, or what 1 GiB holds */
+    uint64_t check_tokens;        /* held-out tokens scored at each trial; 0: 4096, or what 512 MiB of logits hold */
+    const char *scratch;          /* path for trial profiles; removed at the end */
     hearth_progress_fn *progress; /* "learning", "measuring" */
     void *progress_user;
 } hearth_train_params;
-#define HEARTH_TRAIN_PARAMS_INIT { .size = sizeof(hearth_train_params) }
+#define HEARTH_TRAIN_PARAMS_INIT                                                                                       \
+    {                                                                                                                  \
+        .size = sizeof(hearth_train_params)                                                                            \
+    }
 
-/* Finds a predictor for every layer of a model whose activation has zeros: which kind costs fewest bytes, and the thresholds
- * at which the loss on `held_out`, scored token by token as decoding would compute it, stays within `quality` (docs/predictors.md).
- * path: the model's file; m: the same, open. The profile gets methods, thresholds and the curve of every trial. Fails:
- * EUNSUPPORTED (an activation without zeros), EINVAL (texts too short), ECANCELLED, EIO, ENOMEM. */
+/* Finds a predictor for every layer of a model whose activation has zeros: which kind costs fewest bytes, and the
+ * thresholds at which the loss on `held_out`, scored token by token as decoding would compute it, stays within
+ * `quality` (docs/predictors.md). path: the model's file; m: the same, open. The profile gets methods, thresholds and
+ * the curve of every trial. Fails: EMISMATCH (a profile of another model), EUNSUPPORTED (an activation without zeros), EINVAL (texts too short), ECANCELLED,
+ * EIO, ENOMEM. */
 HEARTH_API hearth_status hearth_profile_train(hearth_profile *p, hearth_model *m, const char *path,
                                               const hearth_train_params *params, const char *text, size_t n,
                                               const char *held_out, size_t n_held_out, hearth_error *err);
@@ -153,8 +162,8 @@ HEARTH_API void hearth_profile_close(hearth_profile **p);
 HEARTH_API hearth_status hearth_profile_get_info(const hearth_profile *p, hearth_profile_info *info);
 HEARTH_API hearth_status hearth_profile_get_layer(const hearth_profile *p, uint32_t layer, hearth_profile_layer *out);
 HEARTH_API hearth_status hearth_profile_get_point(const hearth_profile *p, uint32_t i, hearth_profile_point *out);
-/* The smallest share of the neurons of a layer (UINT32_MAX: of all layers together) that makes up `share` of all activations;
- * negative where single neurons are not known or nothing ever fired. With even use it would be `share`. */
+/* The smallest share of the neurons of a layer (UINT32_MAX: of all layers together) that makes up `share` of all
+ * activations; negative where single neurons are not known or nothing ever fired. With even use it would be `share`. */
 HEARTH_API double hearth_profile_cover(const hearth_profile *p, uint32_t layer, double share);
 /* One HTML page that needs nothing beside it: curves, heat maps and tables, light and dark. */
 HEARTH_API hearth_status hearth_profile_report(const hearth_profile *p, const char *path, hearth_error *err);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * A page of HTML and SVG as it grows in memory, and the few kinds of chart that reports are made of. Text from outside is
- * escaped wherever it goes; numbers are spelled with a point whatever the locale. Colours are classes of the style sheet
- * (report_style.c), which has two sets of them: s0 to s11 for series, h0 to h15 for heat, low to high.
+ * A page of HTML and SVG as it grows in memory, and the few kinds of chart that reports are made of. Text from outside
+ * is escaped wherever it goes; numbers are spelled with a point whatever the locale. Colours are classes of the style
+ * sheet (report_style.c), which has two sets of them: s0 to s11 for series, h0 to h15 for heat, low to high.
  *
  * Running out of memory sticks: the page is then refused at its end. Owner: ht_page_close. Threads: one. */
 #ifndef HT_PAGE_H
@@ -37,9 +37,9 @@ ht_status ht_page_close(ht_page *p, const char *path, ht_error *err);
 
 typedef struct ht_axis {
     const char *label;
-    double min, max;       /* log: min > 0 */
-    bool log, percent;     /* percent: 0.1 reads 10 % */
-    const double *ticks;   /* NULL: chosen */
+    double min, max;     /* log: min > 0 */
+    bool log, percent;   /* percent: 0.1 reads 10 % */
+    const double *ticks; /* NULL: chosen */
     uint32_t n_ticks;
 } ht_axis;
 
@@ -70,13 +70,13 @@ const char *ht_page_layer_class(char out[8], uint32_t i, uint32_t n);
 
 typedef struct ht_heat {
     uint32_t rows, columns;
-    const double *values;      /* [rows][columns], negative: nothing there */
-    double min, max;           /* of the scale */
+    const double *values; /* [rows][columns], negative: nothing there */
+    double min, max;      /* of the scale */
     bool log;
     const char *row_label, *column_label;
-    const char *first, *last;  /* what stands under the first and the last column */
-    const char *unit;          /* of values in what a pointer is told: "of tokens" */
-    double chance;             /* > 0: values read as multiples of it, else as percent */
+    const char *first, *last; /* what stands under the first and the last column */
+    const char *unit;         /* of values in what a pointer is told: "of tokens" */
+    double chance;            /* > 0: values read as multiples of it, else as percent */
 } ht_heat;
 void ht_page_heat(ht_page *p, const char *title, const char *note, const ht_heat *h);
 

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT
  *
- * The state of an unfinished run in a file, so that another sitting goes on from it. A private format of this version, in
- * the machine's own byte order, not for exchange:
+ * The state of an unfinished run in a file, so that another sitting goes on from it. A private format of this version,
+ * in the machine's own byte order, not for exchange:
  *
- *   "hearthpt" u32 version, char fingerprint[32], u64 settings[2], u64 tokens, u64 windows, the statistics, u64 checksum[2]
+ *   "hearthpt" u32 version, char fingerprint[32], u64 settings[2], u64 tokens, u64 windows, the statistics, u64
+ * checksum[2]
  *
  * It is written to PATH.new and renamed, so that PATH is whole at every moment.
  *

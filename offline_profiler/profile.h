@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * A profile in memory: what a profiler made or a file held. profile.c looks into it, profile_file.c reads and writes it,
- * report*.c draw it.
+ * A profile in memory: what a profiler made or a file held. profile.c looks into it, profile_file.c reads and writes
+ * it, report*.c draw it.
  *
  * Owner: every array belongs to the profile's chunks and ends with it. Threads: read-only once made. */
 #ifndef HT_PROFILE_H
@@ -29,7 +29,10 @@ void *ht_profile_alloc(hearth_profile *p, size_t n, size_t size); /* zeroed; end
 char *ht_profile_text(hearth_profile *p, const char *s, size_t n);
 
 /* The caller's error as ours: same layout, same values (checked in engine/hearth.c). */
-static inline ht_error *ht_profile_err(hearth_error *e) { return (ht_error *)(void *)e; }
+static inline ht_error *ht_profile_err(hearth_error *e)
+{
+    return (ht_error *)(void *)e;
+}
 
 /* Copies a versioned struct of the caller's, and back; see engine/hearth.h on sizes. */
 void ht_profile_params(void *dst, size_t bytes, const void *src);

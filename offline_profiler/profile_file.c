@@ -168,8 +168,8 @@ static uint64_t sides(const hearth_profile_layer *l, shape s, uint64_t ne[2])
     return ne[0] * ne[1];
 }
 
-static hearth_status write_matrix(hearth_writer *w, uint32_t layer, const char *what, const float *v, uint64_t k, uint64_t n,
-                                  bool data, hearth_error *err)
+static hearth_status write_matrix(hearth_writer *w, uint32_t layer, const char *what, const float *v, uint64_t k,
+                                  uint64_t n, bool data, hearth_error *err)
 {
     const uint64_t ne[2] = { k, n };
     char name[80];
@@ -179,7 +179,8 @@ static hearth_status write_matrix(hearth_writer *w, uint32_t layer, const char *
 }
 
 /* Declares a layer's tensors, or writes them. */
-static hearth_status write_layer(hearth_writer *w, const hearth_profile_layer *l, uint32_t layer, bool data, hearth_error *err)
+static hearth_status write_layer(hearth_writer *w, const hearth_profile_layer *l, uint32_t layer, bool data,
+                                 hearth_error *err)
 {
     hearth_status st = HEARTH_OK;
 
@@ -411,7 +412,8 @@ static hearth_status read_curve(const reader *r, hearth_profile *p)
         if (!numbers(r, point_floats[k].key, p->n_points, v))
             st = damaged(r, point_floats[k].key);
         for (uint32_t i = 0; i < p->n_points && st == HEARTH_OK; i++) {
-            if (!isfinite(v[i]))
+            const bool speed = point_floats[k].offset == offsetof(hearth_profile_point, speed);
+            if (!isfinite((float)v[i]) || (speed && v[i] == 0))
                 st = damaged(r, point_floats[k].key);
             FIELD(float, &p->points[i], point_floats[k].offset) = (float)v[i];
         }

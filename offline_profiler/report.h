@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * The parts of a report, one function each, in the files report*.c; each leaves itself out where the profile knows nothing of
- * it. Threads: one. */
+ * The parts of a report, one function each, in the files report*.c; each leaves itself out where the profile knows
+ * nothing of it. Threads: one. */
 #ifndef HT_REPORT_H
 #define HT_REPORT_H
 

@@ -96,7 +96,8 @@ static void loss_curve(ht_page *page, const hearth_profile *p)
     double margin = fmax(0.05, 0.06 * (fast - slow));
     ht_chart c = ht_chart_begin(
         page, "Loss against speed",
-        "Each point is a setting, measured on text that it was not made from; the ringed one is chosen. Speed is counted in bytes of "
+        "Each point is a setting, measured on text that it was not made from; the ringed one is chosen. Speed is "
+        "counted in bytes of "
         "weights: what a dense token reads, over what this one reads.",
         (ht_axis){ .label = "times fewer bytes than dense", .min = fmax(0, slow - margin), .max = fast + margin },
         (ht_axis){ .label = "KL divergence, nat",

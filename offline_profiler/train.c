@@ -35,23 +35,29 @@ static bool told(search *s, const char *what, uint32_t done, uint32_t of)
     return false;
 }
 
+static bool go_on(void *user)
+{
+    search *s = user;
+    return told(s, "measuring", s->done, s->p->n_layer + TRIALS);
+}
+
 /* Bytes of the block at a price: rows that are looked at, and those of neurons that then turn out active. */
 static double bytes_at(const ht_fit_layer *f, const ht_fit *fit, double price)
 {
     const ht_trade t = ht_fit_at(fit, price);
     const double active = t.quality.neurons ? (double)t.quality.hit / (double)t.quality.neurons : 0;
-    return fit->bytes + f->neurons * f->row_bytes * (t.predicted + 2 * active);
+    return fit->bytes + f->neurons * f->row_bytes * (t.predicted + f->rest * active);
 }
 
 static double bytes_exact(const ht_fit_layer *f)
 {
     const ht_mask_quality *q = &f->fits[0].trade[0].quality;
     const double active = q->neurons ? (double)q->active / (double)q->neurons : 0;
-    return f->neurons * f->row_bytes * (1 + 2 * active);
+    return f->neurons * f->row_bytes * (1 + f->rest * active);
 }
 
-/* Writes into the profile what a layer does at a price; negative: exact. */
-static void set_layer(search *s, uint32_t il, double price)
+/* Writes into the profile what a layer does at a price; negative: exact. Returns the predictor, NULL: exact. */
+static const ht_fit *set_layer(search *s, uint32_t il, double price)
 {
     hearth_profile_layer *l = &s->p->layers[il];
     const ht_fit_layer *f = &s->layers[il];
@@ -71,13 +77,14 @@ static void set_layer(search *s, uint32_t il, double price)
     l->low_b = best ? best->low_b : NULL;
     l->recall = l->precision = l->predicted_density = -1;
     if (!best)
-        return;
+        return NULL;
     const ht_trade t = ht_fit_at(best, price);
     l->recall = (float)ht_mask_recall(&t.quality);
     l->precision = (float)ht_mask_precision(&t.quality);
     l->predicted_density = (float)t.predicted;
     for (size_t i = 0; i < (size_t)l->n_ff * l->n_expert; i++)
-        s->threshold[il][i] = ht_threshold(&best->estimate[i], f->value[i], price * f->energy, f->cut, f->power);
+        s->threshold[il][i] = ht_fit_threshold(f, best, (uint32_t)(i / l->n_ff), i, price * f->energy);
+    return best;
 }
 
 static double price_of(const search *s, uint32_t il, double multiplier)
@@ -110,10 +117,12 @@ static hearth_status trial(search *s, uint32_t tokens, ht_score *score)
     return st;
 }
 
-/* What each layer's misses cost: trials with one layer foretold and all others exact. */
+/* What each layer's misses cost: trials with one layer foretold and all others exact. Layers that are exact at that
+ * price too are not measured: they take the mean. */
 static hearth_status probe_layers(search *s)
 {
     double sum = 0;
+    uint32_t measured = 0;
     hearth_status st = HEARTH_OK;
 
     for (uint32_t il = 0; il < s->p->n_layer; il++)
@@ -122,17 +131,21 @@ static hearth_status probe_layers(search *s)
         ht_score score = { 0 };
         if (!told(s, "measuring", s->done++, s->p->n_layer + TRIALS))
             return HEARTH_ECANCELLED;
-        set_layer(s, il, ht_price(PROBE_PRICE));
-        if (s->p->layers[il].threshold)
-            st = trial(s, PROBE_TOKENS, &score);
-        const double missed = ht_fit_at(&s->layers[il].fits[0], ht_price(PROBE_PRICE)).missed;
-        s->cost[il] = score.kl_mean / (missed > 1e-6 ? missed : 1e-6);
-        sum += s->cost[il];
+        const ht_fit *fit = set_layer(s, il, ht_price(PROBE_PRICE));
+        s->cost[il] = -1;
+        if (fit && (st = trial(s, PROBE_TOKENS, &score)) == HEARTH_OK) {
+            const double missed = ht_fit_at(fit, ht_price(PROBE_PRICE)).missed;
+            s->cost[il] = score.kl_mean / (missed > 1e-6 ? missed : 1e-6);
+            sum += s->cost[il];
+            measured++;
+        }
         set_layer(s, il, -1);
     }
-    const double mean = sum > 0 ? sum / s->p->n_layer : 1;
-    for (uint32_t il = 0; il < s->p->n_layer; il++) /* noise must not make a layer free */
-        s->cost[il] = s->cost[il] > mean / 30 ? s->cost[il] : mean / 30;
+    const double mean = sum > 0 ? sum / measured : 1;
+    for (uint32_t il = 0; il < s->p->n_layer; il++) { /* noise must not make a layer free */
+        double *cost = &s->cost[il];
+        *cost = *cost < 0 ? mean : *cost > mean / 30 ? *cost : mean / 30;
+    }
     return st;
 }
 
@@ -155,9 +168,8 @@ static void set_all(search *s, double multiplier)
         set_layer(s, il, multiplier > 0 ? price_of(s, il, multiplier) : -1);
 }
 
-static hearth_profile_point point(const search *s, const ht_score *r, double dense_bytes)
+static hearth_profile_point point(const ht_score *r, double dense_bytes)
 {
-    (void)s;
     return (hearth_profile_point){ (float)r->kl_mean, (float)r->kl_p99, (float)r->agreement, (float)r->bytes,
                                    (float)(dense_bytes / r->bytes) };
 }
@@ -168,15 +180,19 @@ static hearth_status bisect(search *s)
     hearth_model_info info = { .size = sizeof info };
     double lo = INFINITY, hi = 0, best = -1, best_bytes;
     ht_score exact, r;
-    hearth_status st = ht_scorer_run(&s->scorer, s->m, PROBE_TOKENS, &exact, (hearth_error *)(void *)s->err);
+    hearth_status st;
 
+    /* Every layer exact, whatever sparsity the caller's model was opened with. The layers' cheapest price is a trial
+     * too. */
+    set_all(s, -1);
+    st = trial(s, PROBE_TOKENS, &exact);
     hearth_model_get_info(s->m, &info);
     hearth_profile_point *points = ht_profile_alloc(s->p, TRIALS + 1, sizeof *points);
     if (st != HEARTH_OK || !points)
         return points ? st : (hearth_status)ht_fail(s->err, HT_ENOMEM, "curve");
     s->p->points = points;
     s->p->n_points = 0;
-    points[s->p->n_points++] = point(s, &exact, (double)info.weight_bytes_per_token);
+    points[s->p->n_points++] = point(&exact, (double)info.weight_bytes_per_token);
     best_bytes = exact.bytes;
     for (uint32_t il = 0; il < s->p->n_layer; il++) {
         lo = fmin(lo, s->cost[il] * ht_price(0));
@@ -189,7 +205,7 @@ static hearth_status bisect(search *s)
         set_all(s, middle);
         if ((st = trial(s, UINT32_MAX, &r)) != HEARTH_OK)
             return st;
-        points[s->p->n_points++] = point(s, &r, (double)info.weight_bytes_per_token);
+        points[s->p->n_points++] = point(&r, (double)info.weight_bytes_per_token);
         if (!good_enough(s, &r)) {
             hi = middle;
             continue;
@@ -238,14 +254,22 @@ hearth_status hearth_profile_train(hearth_profile *p, hearth_model *m, const cha
     search s = { .p = p, .m = m, .path = path, .err = ht_profile_err(error) };
     hearth_block_info block = { .size = sizeof block };
     hearth_model_info info = { .size = sizeof info };
-    hearth_status st = HEARTH_OK;
+    char fingerprint[33];
+    hearth_status st;
 
     ht_profile_params(&s.params, sizeof s.params, params);
+    s.scorer.go_on = go_on;
+    s.scorer.user = &s;
     s.params.quality = s.params.quality > 0 ? s.params.quality : 0.01;
     hearth_model_get_info(m, &info);
     if (hearth_model_get_block(m, 0, &block) != HEARTH_OK || info.n_layer != p->n_layer || !s.params.scratch)
         return (hearth_status)ht_fail(s.err, HT_EINVAL, "training needs the profile's model and a path for trials");
-    if (!strstr(block.activation, "relu"))
+    if ((st = hearth_model_fingerprint(m, fingerprint, error)) != HEARTH_OK)
+        return st;
+    if (strcmp(fingerprint, p->model) != 0)
+        return (hearth_status)ht_fail(s.err, HT_EMISMATCH, "the profile is of another model (%s, not %s)", p->model,
+                                      fingerprint);
+    if (!block.has_zeros)
         return (hearth_status)ht_fail(s.err, HT_EUNSUPPORTED, "the activation %s has no zeros to foretell",
                                       block.activation);
     s.d_model = info.d_model;
@@ -279,9 +303,17 @@ hearth_status hearth_profile_train(hearth_profile *p, hearth_model *m, const cha
         } else {
             l->low_a = l->low_b = NULL;
         }
+        if (st != HEARTH_OK) { /* the statistics stay, half a training does not */
+            l->method = NULL;
+            l->threshold = NULL;
+            l->rank = 0;
+            l->recall = l->precision = l->predicted_density = -1;
+        }
         if (s.layers)
             ht_fit_layer_free(&s.layers[il]);
     }
+    if (st != HEARTH_OK)
+        p->n_points = p->chosen = 0;
     free(s.layers);
     free(s.cost);
     free(s.threshold);

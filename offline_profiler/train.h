@@ -56,17 +56,21 @@ enum { HT_FITS = 4 };
 typedef struct ht_fit_layer {
     uint32_t n_fits;
     ht_fit fits[HT_FITS];
-    double *value; /* [n_expert][n_ff] */
-    double energy; /* mean square of the block's output that one neuron adds to a token */
+    double *value;    /* [n_expert][n_ff] */
+    uint32_t *tokens; /* [n_expert] that the expert was learnt from */
+    double energy;    /* mean square of the block's output that one neuron adds to a token */
     double cut;
     int power;
     double row_bytes, neurons; /* of a neuron that is computed; neurons of the experts chosen */
+    double rest; /* rows that an active neuron takes besides the one that is looked at: up and down, or down */
 } ht_fit_layer;
 
 /* Price k of the grid, times the layer's energy. */
 double ht_price(uint32_t k);
 ht_status ht_fit_layer_make(ht_fit_layer *f, hearth_model *m, const ht_samples *s, uint32_t layer, ht_error *err);
 void ht_fit_layer_free(ht_fit_layer *f);
+/* The threshold of a neuron at a price (times the layer's energy): what is hardly known is always computed. */
+float ht_fit_threshold(const ht_fit_layer *f, const ht_fit *fit, uint32_t expert, size_t neuron, double price);
 /* A trade between those of the grid. */
 ht_trade ht_fit_at(const ht_fit *f, double price);
 
@@ -79,8 +83,11 @@ typedef struct ht_scorer {
     hearth_token bos_id;
     float *logits; /* [n_tokens][n_vocab] of the dense model, as logarithms of probabilities */
     uint32_t *best;
+    bool (*go_on)(void *user); /* asked for every window; NULL: always */
+    void *user;
 } ht_scorer;
 
+/* go_on and user are set by the caller before, everything else is zero. */
 hearth_status ht_scorer_open(ht_scorer *s, hearth_model *dense, uint64_t most, const char *text, size_t n,
                              hearth_error *err);
 void ht_scorer_close(ht_scorer *s);

@@ -9,7 +9,7 @@
 #include "engine/base/signs.h"
 #include "offline_profiler/train.h"
 
-enum { BLOCK = 128 /* neurons whose weights are held as floats */ };
+enum { BLOCK = 128 /* neurons whose weights are held as floats */, FEW = 32 /* tokens that tell too little */ };
 static const double most_products = 1.2e10; /* of a low-rank matrix with its inputs: what is worth fitting */
 
 double ht_price(uint32_t k)
@@ -168,7 +168,7 @@ static void trades(const expert *e, ht_fit *fit, double energy)
         const size_t at = (size_t)e->id * e->n_ff + i;
         float cut[HT_PRICES];
         for (uint32_t k = 0; k < HT_PRICES; k++)
-            cut[k] = ht_threshold(&fit->estimate[at], f->value[at], ht_price(k) * energy, f->cut, f->power);
+            cut[k] = ht_fit_threshold(f, fit, e->id, at, ht_price(k) * energy);
         for (uint32_t t = 0; t < e->n; t++) {
             const float s = e->score[(size_t)t * e->n_ff + i];
             const double c = contribution(f, e->g[(size_t)t * e->n_ff + i]);
@@ -183,6 +183,13 @@ static void trades(const expert *e, ht_fit *fit, double energy)
             }
         }
     }
+}
+
+float ht_fit_threshold(const ht_fit_layer *f, const ht_fit *fit, uint32_t expert, size_t neuron, double price)
+{
+    if (f->tokens[expert] < FEW)
+        return -INFINITY;
+    return ht_threshold(&fit->estimate[neuron], f->value[neuron], price, f->cut, f->power);
 }
 
 static ht_status low_rank_scores(expert *e, ht_fit *fit, ht_error *err)
@@ -220,6 +227,14 @@ static ht_fit *new_fit(ht_fit_layer *f, const char *method, uint32_t rank, size_
     return fit;
 }
 
+static void drop_fit(ht_fit *fit)
+{
+    free(fit->estimate);
+    free(fit->low_a);
+    free(fit->low_b);
+    *fit = (ht_fit){ 0 };
+}
+
 /* Of a dense block: ranks of a sixteenth, an eighth and a quarter of the inputs. */
 static ht_status low_ranks(expert *e, ht_error *err)
 {
@@ -252,6 +267,12 @@ static ht_status low_ranks(expert *e, ht_error *err)
             break;
         }
         st = ht_lowrank_fit(e->x, e->n, e->d, w, e->n_ff, weight, rank, e->layer + 1, fit->low_a, fit->low_b, err);
+        if (st == HT_EINVAL) { /* inputs that no matrix follows from: signs will do */
+            drop_fit(fit);
+            e->f->n_fits--;
+            st = HT_OK;
+            break;
+        }
         if (st != HT_OK || (st = low_rank_scores(e, fit, err)) != HT_OK)
             break;
         estimates(e, fit);
@@ -280,6 +301,7 @@ static ht_status fit_expert(ht_fit_layer *f, hearth_model *m, const ht_samples *
     expert e = { .m = m, .s = &s->layers[layer], .f = f, .layer = layer, .id = id };
     ht_status st = open_expert(&e, s, err);
 
+    f->tokens[id] = e.n;
     if (st != HT_OK || e.n < 2)
         goto end;
     if ((st = products(&e, e.x, false, e.g, err)) != HT_OK)
@@ -312,8 +334,10 @@ ht_status ht_fit_layer_make(ht_fit_layer *f, hearth_model *m, const ht_samples *
     f->cut = strcmp(b->activation, "fatrelu") == 0 ? b->activation_param : 0;
     f->row_bytes = (double)b->row_bytes;
     f->neurons = (double)b->n_ff * b->n_used;
-    f->value = calloc(neurons, sizeof *f->value);
-    ht_fit *sign = f->value ? new_fit(f, "sign", 0, neurons, err) : NULL;
+    f->value = calloc(neurons ? neurons : 1, sizeof *f->value);
+    f->rest = b->gated ? 2 : 1;
+    f->tokens = calloc(b->n_expert ? b->n_expert : 1, sizeof *f->tokens);
+    ht_fit *sign = f->value && f->tokens ? new_fit(f, "sign", 0, neurons, err) : NULL;
     if (!sign)
         return ht_fail(err, HT_ENOMEM, "predictors of layer %u", layer);
     sign->bytes = (double)ht_signs_bytes(b->n_ff, s->d) * b->n_used + 4.0 * f->neurons;
@@ -330,12 +354,10 @@ ht_status ht_fit_layer_make(ht_fit_layer *f, hearth_model *m, const ht_samples *
 
 void ht_fit_layer_free(ht_fit_layer *f)
 {
-    for (uint32_t i = 0; i < f->n_fits; i++) {
-        free(f->fits[i].estimate);
-        free(f->fits[i].low_a);
-        free(f->fits[i].low_b);
-    }
+    for (uint32_t i = 0; i < f->n_fits; i++)
+        drop_fit(&f->fits[i]);
     free(f->value);
+    free(f->tokens);
     memset(f, 0, sizeof *f);
 }
 

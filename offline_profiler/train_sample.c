@@ -66,6 +66,10 @@ hearth_status ht_samples_take(ht_samples *s, hearth_model *m, uint32_t room, con
     s->room = room < n_ids ? room : (uint32_t)n_ids;
     s->skip = info.add_bos && info.bos >= 0;
     sp.n_ctx = info.n_ctx_train && info.n_ctx_train < WINDOW ? info.n_ctx_train : WINDOW;
+    if (sp.n_ctx <= s->skip + 1) {
+        st = (hearth_status)ht_fail(err, HT_EINVAL, "a context of %u is too short to learn from", sp.n_ctx);
+        goto end;
+    }
     const uint32_t per = sp.n_ctx - s->skip, windows = (s->room + per - 1) / per;
     if (s->room < 64) {
         st = (hearth_status)ht_fail(err, HT_EINVAL, "a text of %zu tokens is too short to learn from", n_ids);

@@ -54,6 +54,8 @@ static hearth_status walk(const ht_scorer *s, hearth_session *session, uint32_t 
     hearth_status st = HEARTH_OK;
 
     for (; r.first < n && st == HEARTH_OK; r.first += per) {
+        if (s->go_on && !s->go_on(s->user))
+            return HEARTH_ECANCELLED;
         const uint32_t k = n - r.first < per ? n - r.first : per;
         window[0] = s->bos_id;
         memcpy(window + s->bos, s->ids + r.first, k * sizeof *window);
@@ -85,7 +87,6 @@ hearth_status ht_scorer_open(ht_scorer *s, hearth_model *dense, uint64_t most, c
     size_t n_ids = 0;
     hearth_status st;
 
-    memset(s, 0, sizeof *s);
     hearth_model_get_info(dense, &info);
     if ((st = hearth_tokenize(dense, text, n, false, false, &s->ids, &n_ids, error)) != HEARTH_OK)
         return st;
@@ -97,6 +98,8 @@ hearth_status ht_scorer_open(ht_scorer *s, hearth_model *dense, uint64_t most, c
     s->bos = info.add_bos && info.bos >= 0;
     s->bos_id = info.bos;
     s->window = info.n_ctx_train && info.n_ctx_train < WINDOW ? info.n_ctx_train : WINDOW;
+    if (s->window <= 1u + s->bos)
+        return (hearth_status)ht_fail(err, HT_EINVAL, "a context of %u is too short to measure a loss", s->window);
     if (s->n_tokens < 32)
         return (hearth_status)ht_fail(err, HT_EINVAL, "a held-out text of %zu tokens is too short to measure a loss",
                                       n_ids);
@@ -133,7 +136,7 @@ static void compare(void *user, uint32_t t, const float *logits)
     c->same += normalise(logits, c->s->n_vocab, c->mine) == c->s->best[t];
     for (uint32_t i = 0; i < c->s->n_vocab; i++)
         kl += exp((double)dense[i]) * ((double)dense[i] - c->mine[i]);
-    c->kl[t] = kl > 0 ? kl : 0;
+    c->kl[t] = isnan(kl) ? INFINITY : kl > 0 ? kl : 0;
 }
 
 static int by_value(const void *a, const void *b)

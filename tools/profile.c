@@ -285,11 +285,13 @@ static const double held_out_share = 0.1;
 enum { HELD_OUT_BYTES = 256 << 10 };
 
 /* Bytes at the end of a text that are kept for measuring predictors: whole lines. */
-static size_t held_out_bytes(const ht_options *o, const char *text, size_t n)
+static size_t held_out_bytes(const ht_options *o, const ht_loaded *l, const char *text, size_t n)
 {
+    hearth_block_info block = { .size = sizeof block };
     size_t keep = (size_t)((double)n * held_out_share);
 
-    if (o->density_only || (o->quality.given && o->quality.v <= 0))
+    if (o->density_only || (o->quality.given && o->quality.v <= 0) ||
+        hearth_model_get_block(l->model, 0, &block) != HEARTH_OK || !block.has_zeros)
         return 0;
     keep = keep < HELD_OUT_BYTES ? keep : HELD_OUT_BYTES;
     while (keep && text[n - keep - 1] != '\n')
@@ -303,17 +305,17 @@ static int train(const ht_options *o, const ht_loaded *l, hearth_profile *p, con
 {
     hearth_train_params params = HEARTH_TRAIN_PARAMS_INIT;
     hearth_model_params model = HEARTH_MODEL_PARAMS_INIT;
-    hearth_block_info block = { .size = sizeof block };
     hearth_error err = { 0 };
     char scratch[4300];
 
-    if (!held_out || hearth_model_get_block(l->model, 0, &block) != HEARTH_OK || !strstr(block.activation, "relu"))
+    if (!held_out)
         return HT_EXIT_OK;
     snprintf(scratch, sizeof scratch, "%s.trial", at->part);
     model.threads = l->info.threads;
     model.precision = l->info.precision;
     model.ram_bytes = o->ram.bytes;
     model.isa = o->isa;
+    model.io = o->io && !strcmp(o->io, "mmap") ? HEARTH_IO_MMAP : HEARTH_IO_AUTO;
     model.overrides = o->overrides.v;
     model.n_overrides = o->overrides.n;
     params.model = &model;
@@ -330,6 +332,8 @@ static int train(const ht_options *o, const ht_loaded *l, hearth_profile *p, con
         ht_say("no predictors: %s", err.text);
         return HT_EXIT_OK;
     }
+    if (st == HEARTH_ECANCELLED && ht_interrupted())
+        return HT_EXIT_INTERRUPTED;
     return st == HEARTH_OK ? HT_EXIT_OK : ht_call_failed(&err, false);
 }
 
@@ -361,6 +365,10 @@ static int finish(const ht_options *o, const ht_loaded *l, hearth_profiler *prof
         return ht_call_failed(&err, false);
     if (complete)
         status = train(o, l, p, at, text, n, held_out);
+    if (status == HT_EXIT_INTERRUPTED) { /* the statistics are whole, and kept */
+        complete = false;
+        status = HT_EXIT_OK;
+    }
     if (complete && !status) {
         if (at->out[0] && hearth_profile_write(p, at->out, &err) != HEARTH_OK)
             status = ht_call_failed(&err, false);
@@ -405,7 +413,7 @@ static int profile(const ht_options *o, const ht_loaded *l, const char *text, si
     if (hearth_profiler_open(&p, l->model, &params, &err) != HEARTH_OK)
         return ht_call_failed(&err, false);
     ht_interrupt_session(hearth_profiler_session(p));
-    const size_t held_out = held_out_bytes(o, text, n);
+    const size_t held_out = held_out_bytes(o, l, text, n);
     hearth_status st = hearth_profiler_run(p, text, n - held_out, &err);
     ht_interrupt_session(NULL);
     ht_console_progress_end();

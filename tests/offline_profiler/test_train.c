@@ -78,9 +78,24 @@ static float *compute(hearth_model *m, uint32_t step, hearth_stats *stats)
     return all;
 }
 
-static hearth_model *open_with(const char *name, const char *architecture, const hearth_profile *p)
+static hearth_model *open_at(const char *name, const char *architecture, uint32_t threads, const char *isa)
 {
-    hearth_model *m = util_open_relu(name, architecture);
+    char path[512], override[100];
+    const char *const overrides[] = { override };
+    hearth_model *m;
+    snprintf(path, sizeof path, "%s/golden/%s.gguf", HEARTH_TEST_DATA, name);
+    snprintf(override, sizeof override, "%s.hidden_activation=relu", architecture);
+    hearth_model_params p = {
+        .size = sizeof p, .threads = threads, .isa = isa, .overrides = overrides, .n_overrides = 1
+    };
+    cr_assert_eq(hearth_model_open(&m, path, &p, &err), HEARTH_OK, "%s", err.text);
+    return m;
+}
+
+static hearth_model *open_with_at(const char *name, const char *architecture, const hearth_profile *p, uint32_t threads,
+                                  const char *isa)
+{
+    hearth_model *m = open_at(name, architecture, threads, isa);
     const char *path = util_path("with.gguf");
     if (p) {
         cr_assert_eq(hearth_profile_write(p, path, &err), HEARTH_OK, "%s", err.text);
@@ -88,6 +103,11 @@ static hearth_model *open_with(const char *name, const char *architecture, const
         remove(path);
     }
     return m;
+}
+
+static hearth_model *open_with(const char *name, const char *architecture, const hearth_profile *p)
+{
+    return open_with_at(name, architecture, p, 2, NULL);
 }
 
 static const struct {
@@ -127,7 +147,8 @@ Test(train, minus_infinity_takes_every_neuron)
         }
 }
 
-/* Any threshold: the same bits one by one, in batches of any size, with any number of threads; and others than exact.
+/* Any threshold: the same bits one by one, in batches of any size, with any number of threads, at every level that runs
+ * here; and others than exact.
  */
 Test(train, results_do_not_depend_on_batches)
 {
@@ -152,9 +173,22 @@ Test(train, results_do_not_depend_on_batches)
             cr_assert(stats.mask_predicted > 0 && stats.mask_predicted < stats.mask_neurons);
             cr_assert(stats.mask_hit > 0 && stats.mask_hit < stats.mask_active &&
                       stats.mask_hit <= stats.mask_predicted);
+            hearth_model_close(&with);
+            hearth_hardware hw = { .size = sizeof hw };
+            cr_assert_eq(hearth_hardware_read(&hw, false, NULL, &err), HEARTH_OK);
+            for (char *isa = strtok(hw.isa_all, " "); isa; isa = strtok(NULL, " "))
+                for (uint32_t threads = 1; threads <= 3; threads += 2) {
+                    with = open_with_at(models[i].name, models[i].architecture, p, threads, isa);
+                    for (uint32_t step = 1; step <= N; step += 11) {
+                        float *got = compute(with, step, &stats);
+                        cr_assert_arr_eq(got, want, N * 256 * sizeof *got, "%s low %d step %u, %u threads, %s",
+                                         models[i].name, low, step, threads, isa);
+                        free(got);
+                    }
+                    hearth_model_close(&with);
+                }
             free(want);
             free(exact);
-            hearth_model_close(&with);
             hearth_profile_close(&p);
             hearth_model_close(&m);
         }
@@ -259,4 +293,26 @@ Test(train, profiles_that_are_refused)
     hearth_profile_close(&p);
     hearth_model_close(&m);
     hearth_model_close(&other);
+}
+
+/* An expert that the text hardly met is computed whenever it is chosen. */
+Test(train, what_is_hardly_known_is_computed)
+{
+    hearth_model *m = util_open_relu("smallthinker", "smallthinker");
+    hearth_profile *p = statistics(m, 400);
+    cr_assert_eq(train(p, m, "smallthinker", "smallthinker", 10, 700), HEARTH_OK, "%s", err.text);
+    uint64_t open = 0, cut = 0;
+    for (uint32_t il = 0; il < p->n_layer; il++) {
+        const hearth_profile_layer *l = &p->layers[il];
+        for (uint32_t e = 0; l->threshold && e < l->n_expert; e++) {
+            uint32_t always = 0;
+            for (uint32_t i = 0; i < l->n_ff; i++)
+                always += l->threshold[(size_t)e * l->n_ff + i] == -INFINITY;
+            *(always == l->n_ff ? &open : &cut) += 1;
+        }
+    }
+    cr_assert(open > 0, "every one of %llu experts was met often enough: the text is too long for this test",
+              (unsigned long long)cut);
+    hearth_profile_close(&p);
+    hearth_model_close(&m);
 }
