@@ -146,8 +146,9 @@ typedef struct hearth_train_params {
 /* Finds a predictor for every layer of a model whose activation has zeros: which kind costs fewest bytes, and the
  * thresholds at which the loss on `held_out`, scored token by token as decoding would compute it, stays within
  * `quality` (docs/predictors.md). path: the model's file; m: the same, open. The profile gets methods, thresholds and
- * the curve of every trial. Fails: EMISMATCH (a profile of another model), EUNSUPPORTED (an activation without zeros), EINVAL (texts too short), ECANCELLED,
- * EIO, ENOMEM. */
+ * the curve of every trial; where it fails the statistics stay. Samples, logits and trials take memory of their own
+ * that no budget covers: about 2 GiB at most, and a second model's tables. Fails: EMISMATCH (a profile of another
+ * model), EUNSUPPORTED (an activation without zeros), EINVAL (texts too short), ECANCELLED, EIO, ENOMEM. */
 HEARTH_API hearth_status hearth_profile_train(hearth_profile *p, hearth_model *m, const char *path,
                                               const hearth_train_params *params, const char *text, size_t n,
                                               const char *held_out, size_t n_held_out, hearth_error *err);
