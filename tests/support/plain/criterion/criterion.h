@@ -92,6 +92,7 @@ void plain_log(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 #define cr_expect_null(a, ...) PLAIN_CHECK(false, (a) == NULL, #a " is null", __VA_ARGS__)
 #define cr_expect_not_null(a, ...) PLAIN_CHECK(false, (a) != NULL, #a " is not null", __VA_ARGS__)
 #define cr_expect_str_eq(a, b, ...) PLAIN_CHECK(false, strcmp(a, b) == 0, #a " equals " #b, __VA_ARGS__)
+#define cr_expect_str_neq(a, b, ...) PLAIN_CHECK(false, strcmp(a, b) != 0, #a " differs from " #b, __VA_ARGS__)
 #define cr_expect_float_eq(a, b, e, ...)                                                                               \
     PLAIN_CHECK(false, fabs((double)(a) - (double)(b)) <= (e), #a " near " #b, __VA_ARGS__)
 #define cr_expect_arr_eq(a, b, n, ...) PLAIN_CHECK(false, memcmp(a, b, n) == 0, #a " equals " #b, __VA_ARGS__)
