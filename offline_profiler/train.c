@@ -93,27 +93,42 @@ static double price_of(const search *s, uint32_t il, double multiplier)
     return price < least ? least : price > most ? most : price;
 }
 
-/* Scores the profile as it stands. */
-static hearth_status trial(search *s, uint32_t tokens, ht_score *score)
+/* The model with the profile's predictors as they stand. threads: 0: as the caller has it. */
+static hearth_status open_trial(search *s, uint32_t threads, hearth_model **m)
 {
     hearth_model_params how = HEARTH_MODEL_PARAMS_INIT;
     hearth_error *err = (hearth_error *)(void *)s->err;
-    hearth_model *m = NULL;
     hearth_status st;
 
     if (s->params.model)
         memcpy(&how, s->params.model, s->params.model->size < sizeof how ? s->params.model->size : sizeof how);
     how.size = sizeof how;
-    how.sparsity = HEARTH_SPARSITY_AUTO;
+    how.sparsity =
+        threads ? HEARTH_SPARSITY_EXACT : HEARTH_SPARSITY_AUTO; /* everything in place from the first token */
+    how.threads = threads ? threads : how.threads;
     how.log = NULL;
     how.progress = NULL;
-    if ((st = hearth_profile_write(s->p, s->params.scratch, err)) != HEARTH_OK)
-        return st;
-    if ((st = hearth_model_open(&m, s->path, &how, err)) == HEARTH_OK &&
-        (st = hearth_model_predict(m, s->params.scratch, err)) == HEARTH_OK)
+    if ((st = hearth_profile_write(s->p, s->params.scratch, err)) == HEARTH_OK &&
+        (st = hearth_model_open(m, s->path, &how, err)) == HEARTH_OK)
+        st = hearth_model_predict(*m, s->params.scratch, err);
+    remove(s->params.scratch);
+    return st;
+}
+
+/* Scores the profile as it stands. The bytes are counted with one thread: how rows are shared out moves them a little,
+ * and a profile must not depend on it. */
+static hearth_status trial(search *s, uint32_t tokens, bool bytes, ht_score *score)
+{
+    hearth_error *err = (hearth_error *)(void *)s->err;
+    hearth_model *m = NULL;
+    hearth_status st = open_trial(s, 0, &m);
+
+    if (st == HEARTH_OK)
         st = ht_scorer_run(&s->scorer, m, tokens, score, err);
     hearth_model_close(&m);
-    remove(s->params.scratch);
+    if (st == HEARTH_OK && bytes && (st = open_trial(s, 1, &m)) == HEARTH_OK)
+        st = ht_scorer_bytes(&s->scorer, m, &score->bytes, err);
+    hearth_model_close(&m);
     return st;
 }
 
@@ -133,7 +148,7 @@ static hearth_status probe_layers(search *s)
             return HEARTH_ECANCELLED;
         const ht_fit *fit = set_layer(s, il, ht_price(PROBE_PRICE));
         s->cost[il] = -1;
-        if (fit && (st = trial(s, PROBE_TOKENS, &score)) == HEARTH_OK) {
+        if (fit && (st = trial(s, PROBE_TOKENS, false, &score)) == HEARTH_OK) {
             const double missed = ht_fit_at(fit, ht_price(PROBE_PRICE)).missed;
             s->cost[il] = score.kl_mean / (missed > 1e-6 ? missed : 1e-6);
             sum += s->cost[il];
@@ -185,7 +200,7 @@ static hearth_status bisect(search *s)
     /* Every layer exact, whatever sparsity the caller's model was opened with. The layers' cheapest price is a trial
      * too. */
     set_all(s, -1);
-    st = trial(s, PROBE_TOKENS, &exact);
+    st = trial(s, PROBE_TOKENS, true, &exact);
     hearth_model_get_info(s->m, &info);
     hearth_profile_point *points = ht_profile_alloc(s->p, TRIALS + 1, sizeof *points);
     if (st != HEARTH_OK || !points)
@@ -203,7 +218,7 @@ static hearth_status bisect(search *s)
         if (!told(s, "measuring", s->done++, s->p->n_layer + TRIALS))
             return HEARTH_ECANCELLED;
         set_all(s, middle);
-        if ((st = trial(s, UINT32_MAX, &r)) != HEARTH_OK)
+        if ((st = trial(s, UINT32_MAX, true, &r)) != HEARTH_OK)
             return st;
         points[s->p->n_points++] = point(&r, (double)info.weight_bytes_per_token);
         if (!good_enough(s, &r)) {

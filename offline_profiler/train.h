@@ -95,7 +95,9 @@ typedef struct ht_score {
     double kl_mean, kl_p99, agreement, bytes;
     ht_mask_quality quality;
 } ht_score;
-/* tokens: how many of the text, at most. */
+/* Bytes of weights that a token reads which is computed alone: with one thread they depend on nothing else. */
+hearth_status ht_scorer_bytes(const ht_scorer *s, hearth_model *m, double *bytes, hearth_error *err);
+/* tokens: how many of the text, at most. `bytes` is 0. */
 hearth_status ht_scorer_run(const ht_scorer *s, hearth_model *m, uint32_t tokens, ht_score *out, hearth_error *err);
 
 #endif

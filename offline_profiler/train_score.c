@@ -145,18 +145,20 @@ static int by_value(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
-/* Bytes of weights that a token reads which is computed alone. */
-static hearth_status bytes_per_token(const ht_scorer *s, hearth_session *session, double *bytes, hearth_error *err)
+hearth_status ht_scorer_bytes(const ht_scorer *s, hearth_model *m, double *bytes, hearth_error *err)
 {
-    hearth_stats before = { .size = sizeof before }, after = { .size = sizeof after };
+    hearth_stats stats = { .size = sizeof stats };
     const uint32_t n = s->n_tokens < SINGLE ? s->n_tokens : SINGLE;
-    hearth_status st = hearth_session_rewind(session, 0, err);
+    hearth_session *session;
+    hearth_status st = open_session(&session, s, m, err);
 
-    hearth_session_get_stats(session, &before);
     for (uint32_t i = 0; i < n && st == HEARTH_OK; i++)
         st = hearth_session_feed(session, &s->ids[i], 1, NULL, NULL, err);
-    hearth_session_get_stats(session, &after);
-    *bytes = (double)(after.weight_bytes_read - before.weight_bytes_read) / n;
+    if (st == HEARTH_OK) {
+        hearth_session_get_stats(session, &stats);
+        *bytes = (double)stats.weight_bytes_read / n;
+    }
+    hearth_session_close(&session);
     return st;
 }
 
@@ -182,7 +184,6 @@ hearth_status ht_scorer_run(const ht_scorer *s, hearth_model *m, uint32_t tokens
         out->agreement = (double)c.same / n;
         hearth_session_get_stats(session, &stats);
         out->quality = (ht_mask_quality){ stats.mask_neurons, stats.mask_active, stats.mask_predicted, stats.mask_hit };
-        st = bytes_per_token(s, session, &out->bytes, err);
     }
     hearth_session_close(&session);
     free(c.mine);

@@ -47,8 +47,8 @@ typedef struct list {
 
 typedef struct row {
     uint32_t n_prompt, n_generate, threads, used; /* used: of the threads asked for */
-    double *prompt_s, *decode_s, *first_ms; /* one per repeat */
-    double joules, steps;                   /* joules < 0: unreadable */
+    double *prompt_s, *decode_s, *first_ms;       /* one per repeat */
+    double joules, steps;                         /* joules < 0: unreadable */
     uint64_t active, neurons, passes, weight_bytes, kv_bytes, scratch_bytes, weight_bytes_per_token, peak_rss;
     double kv_read; /* bytes of keys and values that a step reads, all positions being seen; 0 without --depth */
     double load_ms;

@@ -26,7 +26,8 @@ const ht_flag ht_flags_model[] = {
     { 0, "io", "WAY", HT_FLAG_CHOICE, AT(io), 0, 0, "auto|mmap", "direct|cached",
       "auto or mmap: how weights are read; default auto" },
     { 0, "sparsity", "S", HT_FLAG_CHOICE, AT(sparsity), 0, 0, "auto|off|exact|predicted", NULL,
-      "off: every neuron; exact: skip only what is provably zero (same tokens as off), made ready when the model opens; "
+      "off: every neuron; exact: skip only what is provably zero (same tokens as off), made ready when the model "
+      "opens; "
       "predicted: skip what the profile's predictors call inactive, which changes tokens a little; default auto: as "
       "exact, made ready as it pays" },
     { 0, "override", "KEY=VALUE", HT_FLAG_TEXTS, AT(overrides), 0, 0, NULL, NULL,

@@ -307,6 +307,8 @@ static int run(const ht_options *o)
     if (o->tensor && (only = hearth_file_find_tensor(f, o->tensor)) < 0)
         status = ht_usage_error("%s has no tensor %s", path, o->tensor);
     else if (o->out)
+        status = ht_load_check_output("-o", o->out, &(const char *){ path }, 1);
+    if (!status && o->out)
         status = write_tensor(f, (uint64_t)only, o->out);
     if (!status && (o->json || !o->out))
         status = o->json ? print_json(f, path, only) : print_tables(f, path, only);

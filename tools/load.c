@@ -360,6 +360,33 @@ int ht_load_tokens(const char *list, hearth_token **ids, size_t *n)
     }
 }
 
+int ht_load_check_output(const char *flag, const char *path, const char *const *inputs, size_t n_inputs)
+{
+    struct stat out, in;
+    char folder[4200];
+
+    if (!path || !*path)
+        return HT_EXIT_OK;
+    for (size_t i = 0; i < n_inputs; i++)
+        if (inputs[i] && !strcmp(inputs[i], path))
+            return ht_usage_error("%s %s: that file has another use in this command", flag, path);
+    if (!stat(path, &out)) {
+        if (S_ISDIR(out.st_mode))
+            return ht_usage_error("%s %s is a folder", flag, path);
+        for (size_t i = 0; i < n_inputs; i++)
+            if (S_ISREG(out.st_mode) && inputs[i] && !stat(inputs[i], &in) && in.st_dev == out.st_dev &&
+                in.st_ino == out.st_ino)
+                return ht_usage_error("%s %s: that file has another use in this command", flag, path);
+        return HT_EXIT_OK;
+    }
+    const char *slash = strrchr(path, '/');
+    snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - path) + 1 : 1, slash ? path : ".");
+    if (!access(folder, W_OK))
+        return HT_EXIT_OK;
+    ht_complain("%s %s: cannot write there: %s", flag, path, strerror(errno));
+    return HT_EXIT_FAILED;
+}
+
 void ht_remove_file(const char *path)
 {
     struct stat st;

@@ -48,6 +48,10 @@ int ht_load_prompt(const ht_options *o, char **text, size_t *n, bool *given);
 int ht_load_file(const char *path, char **text, size_t *n);
 /* --tokens: "1,2,3" (spaces do as well) or the path of a .npy file; free. */
 int ht_load_tokens(const char *list, hearth_token **ids, size_t *n);
+/* Whether an output can be written, before any work: wrong usage where it would take the place of one of `inputs` (NULL
+ * ones are skipped) or is a folder; a failure where its folder is not there or may not be written to. path NULL or "":
+ * nothing to check. */
+int ht_load_check_output(const char *flag, const char *path, const char *const *inputs, size_t n_inputs);
 /* Removes an output that was not finished, if it is a plain file (and not /dev/stdout or the like). */
 void ht_remove_file(const char *path);
 

@@ -112,6 +112,8 @@ static int run(const ht_options *o)
             status = ht_usage_error("token %d is not in the vocabulary of %u", ids[i], l.info.n_vocab);
             goto done;
         }
+    if ((status = ht_load_check_output("-o", o->out, &(const char *){ l.path }, 1)))
+        goto done;
     if (!(status = ht_load_session(&s, &l, o, (uint32_t)n)))
         status = write_logits(o, &l, s, ids, n);
     if (!status && o->json)

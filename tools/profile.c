@@ -49,8 +49,14 @@ static int choose_paths(const ht_options *o, const ht_loaded *l, paths *p)
     if (o->out && (size_t)snprintf(p->out, sizeof p->out, "%s", o->out) >= sizeof p->out)
         return ht_usage_error("the path of -o is too long");
     if (o->out) {
+        const char *read[] = { l->path, o->file, NULL, NULL };
         snprintf(p->part, sizeof p->part, "%s.part", p->out);
-        return HT_EXIT_OK;
+        int status = ht_load_check_output("-o", p->out, read, 2);
+        if (!status)
+            status = ht_load_check_output("-o (an unfinished profile)", p->part, read, 2);
+        read[2] = p->out;
+        read[3] = p->part;
+        return status ? status : ht_load_check_output("--report", o->report, read, 4);
     }
     if (hearth_model_fingerprint(l->model, model, &err) != HEARTH_OK)
         return ht_call_failed(&err, false);
@@ -61,7 +67,8 @@ static int choose_paths(const ht_options *o, const ht_loaded *l, paths *p)
     /* A quick look never takes the place of what is known. */
     snprintf(p->out, sizeof p->out, "%s", o->density_only ? "" : cached);
     snprintf(p->part, sizeof p->part, "%s%s.part", cached, o->density_only ? ".density" : "");
-    return HT_EXIT_OK;
+    const char *taken[] = { l->path, o->file, p->out, p->part };
+    return ht_load_check_output("--report", o->report, taken, 4);
 }
 
 /* ---- What is printed ---- */
@@ -308,8 +315,13 @@ static int train(const ht_options *o, const ht_loaded *l, hearth_profile *p, con
     hearth_error err = { 0 };
     char scratch[4300];
 
-    if (!held_out)
+    if (!held_out) {
+        hearth_block_info block = { .size = sizeof block };
+        if (!o->density_only && !(o->quality.given && o->quality.v <= 0) &&
+            hearth_model_get_block(l->model, 0, &block) == HEARTH_OK && block.has_zeros)
+            ht_say("no predictors: the text is too short to keep whole lines of it for measuring them");
         return HT_EXIT_OK;
+    }
     snprintf(scratch, sizeof scratch, "%s.trial", at->part);
     model.threads = l->info.threads;
     model.precision = l->info.precision;

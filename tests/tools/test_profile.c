@@ -297,3 +297,52 @@ Test(profile, survives_an_interruption)
     free(a);
     free(b);
 }
+
+/* Outputs never take the place of what is read, and are looked at before any work. */
+Test(profile, outputs_that_would_destroy_something)
+{
+    own_cache();
+    size_t n, n_after;
+    char *bytes = read_whole(model(), &n);
+    char copy[300], part[320], folder[300];
+    snprintf(copy, sizeof copy, "%s", scratch_file("copy.gguf", bytes, n));
+    snprintf(part, sizeof part, "%s.part", copy);
+    snprintf(folder, sizeof folder, "%s", scratch_file("folder", NULL, 0));
+    cr_assert_eq(mkdir(folder, 0700), 0);
+    const char *text = text_file(2000), *linked = scratch_file("linked.gguf", NULL, 0);
+    cr_assert_eq(symlink(copy, linked), 0);
+    const struct {
+        const char *out, *report;
+        int status;
+    } bad[] = {
+        { copy, NULL, 2 },
+        { text, NULL, 2 },
+        { linked, NULL, 2 },
+        { folder, NULL, 2 },
+        { "/nonexistent/p.gguf", NULL, 1 },
+        { "fresh.gguf", copy, 2 },
+        { "fresh.gguf", text, 2 },
+        { "fresh.gguf", "fresh.gguf", 2 },
+        { "fresh.gguf", "fresh.gguf.part", 2 },
+        { "fresh.gguf", "/nonexistent/r.html", 1 },
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        outcome o = command_run("profile", copy, "--override", relu, "-f", text, "-o", bad[i].out,
+                                bad[i].report ? "--report" : "--quiet", bad[i].report ? bad[i].report : "--json");
+        cr_expect_eq(o.status, bad[i].status, "case %zu: %d %s", i, o.status, o.err);
+        cr_expect(!exists("fresh.gguf") && !exists("fresh.gguf.part") && !exists(part), "case %zu", i);
+        outcome_free(&o);
+    }
+    outcome o = command_run("logits", copy, "--override", relu, "--tokens", "1,2", "-o", copy);
+    cr_expect_eq(o.status, 2, "%s", o.err);
+    outcome_free(&o);
+    o = command_run("inspect", copy, "--tensor", "output_norm.weight", "-o", linked);
+    cr_expect_eq(o.status, 2, "%s", o.err);
+    outcome_free(&o);
+    char *after = read_whole(copy, &n_after);
+    cr_expect(n == n_after && !memcmp(bytes, after, n), "the model was touched");
+    free(after);
+    free(bytes);
+    remove(linked);
+    rmdir(folder);
+}
