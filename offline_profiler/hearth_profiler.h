@@ -132,7 +132,7 @@ typedef struct hearth_train_params {
     double quality; /* loss that may be spent: mean KL divergence in nat against the dense model; 0: 0.01. The 99th
                      * percentile stays below 25 times as much, the share of tokens whose likeliest successor is
                      * another below 3 times */
-    uint64_t sample_tokens;       /* to learn from, spread over the text; 0: 8192, or what 1 GiB holds */
+    uint64_t sample_tokens;       /* to learn from, spread over the text; 0: 8192, or what 1 GiB and some minutes hold */
     uint64_t check_tokens;        /* held-out tokens scored at each trial; 0: 4096, or what 512 MiB of logits hold */
     const char *scratch;          /* path for trial profiles; removed at the end */
     hearth_progress_fn *progress; /* "learning", "measuring" */

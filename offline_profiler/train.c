@@ -11,8 +11,9 @@
 
 #include "offline_profiler/train.h"
 
-enum { TRIALS = 9, PROBE_TOKENS = 1024, PROBE_PRICE = 8, SAMPLES = 8192, SAMPLE_BYTES = 1 << 30 };
+enum { TRIALS = 9, PROBE_TOKENS = 1024, PROBE_PRICE = 8, SAMPLES = 8192, LEAST_SAMPLES = 512, SAMPLE_BYTES = 1 << 30 };
 static const double p99_share = 25, disagreement_share = 3;
+#define SAMPLE_PRODUCTS 2e12 /* about ten minutes of one core */
 
 typedef struct search {
     hearth_profile *p;
@@ -246,7 +247,12 @@ static hearth_status learn(search *s, const char *text, size_t n)
 
     hearth_model_get_info(s->m, &info);
     const uint64_t fit = SAMPLE_BYTES / (4ull * info.d_model * info.n_layer), most = fit < SAMPLES ? fit : SAMPLES;
-    const uint64_t room = s->params.sample_tokens ? s->params.sample_tokens : most;
+    double per_token = 0; /* multiplications of a sample in all layers, twice: gates and their signs */
+    for (uint32_t il = 0; il < s->p->n_layer; il++)
+        per_token += 2.0 * info.d_model * s->p->layers[il].n_ff * s->p->layers[il].n_used;
+    const uint64_t affordable = per_token > 0 ? (uint64_t)(SAMPLE_PRODUCTS / per_token) : most;
+    const uint64_t enough = affordable > LEAST_SAMPLES ? affordable : LEAST_SAMPLES;
+    const uint64_t room = s->params.sample_tokens ? s->params.sample_tokens : most < enough ? most : enough;
     hearth_status st = ht_samples_take(&samples, s->m, room > 1u << 20 ? 1u << 20 : (uint32_t)room, text, n,
                                        s->params.progress, s->params.progress_user, (hearth_error *)(void *)s->err);
     if (st != HEARTH_OK)
