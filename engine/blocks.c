@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * Weights of feed-forward blocks behind hearth.h, for who learns from them. */
+#include <stdlib.h>
 #include <string.h>
 
 #include "engine/base/types.h"
@@ -36,4 +37,53 @@ hearth_status hearth_model_read_rows(const hearth_model *m, uint32_t layer, uint
         ht_type_dequant((ht_type)p->type, (const uint8_t *)p->host + (size_t)(first + i) * p->stride, p->k,
                         dst + (size_t)i * p->k);
     return (hearth_status)st;
+}
+
+/* The parts of a layer's experts as the file has them, kept from the first replacement on. */
+static ht_part (*own_parts(hearth_model *m, uint32_t layer))[HT_N_ROLES]
+{
+    const ht_ffn *ff = &m->m.layers[layer].ffn;
+    if (!m->replaced && !(m->replaced = calloc(m->m.n_layer, sizeof *m->replaced)))
+        return NULL;
+    if (!m->replaced[layer] && (m->replaced[layer] = malloc(ff->n_expert * sizeof *ff->experts)))
+        memcpy(m->replaced[layer], ff->experts, ff->n_expert * sizeof *ff->experts);
+    return m->replaced[layer];
+}
+
+void ht_model_forget_replaced(hearth_model *m)
+{
+    for (uint32_t i = 0; m->replaced && i < m->m.n_layer; i++)
+        free(m->replaced[i]);
+    free(m->replaced);
+    m->replaced = NULL;
+}
+
+hearth_status hearth_model_replace(hearth_model *m, uint32_t layer, uint32_t expert, hearth_role role, const char *type,
+                                   const void *data, size_t n, hearth_error *error)
+{
+    ht_error *err = ht_err(error);
+    const ht_ffn *ff = m->exec && layer < m->m.n_layer ? &m->m.layers[layer].ffn : NULL;
+
+    if (!ff || expert >= ff->n_expert || (unsigned)role >= HT_N_ROLES || !ff->experts[expert][role].host)
+        return (hearth_status)ht_fail(err, HT_EINVAL, "expert %u of layer %u has no such matrix", expert, layer);
+    if (m->sparse)
+        return (hearth_status)ht_fail(err, HT_EINVAL, "weights are replaced in models opened with sparsity off");
+    ht_part(*own)[HT_N_ROLES] = own_parts(m, layer);
+    if (!own)
+        return (hearth_status)ht_fail(err, HT_ENOMEM, "parts of layer %u", layer);
+    ht_part p = own[expert][role];
+    if (data) {
+        const int id = ht_type_by_name(type);
+        const ht_type_info *t = id < 0 ? NULL : ht_type_get((uint32_t)id);
+        if (!t || p.k % t->block || n != ht_type_row_bytes(t, p.k) * p.n)
+            return (hearth_status)ht_fail(err, HT_EINVAL, "%zu bytes of %s are no matrix of %u rows of %u", n, type,
+                                          p.n, p.k);
+        p.type = (uint32_t)id;
+        p.stride = ht_type_row_bytes(t, p.k);
+        p.host = data;
+    }
+    ht_os_lock(&m->lock);
+    m->m.layers[layer].ffn.experts[expert][role] = p;
+    ht_os_unlock(&m->lock);
+    return HEARTH_OK;
 }

@@ -312,6 +312,22 @@ hearth_status hearth_file_read(const hearth_file *f, uint64_t i, uint64_t first,
     return HEARTH_OK;
 }
 
+hearth_status hearth_file_read_raw(const hearth_file *f, uint64_t i, uint64_t first, uint64_t n, void *dst,
+                                   hearth_error *error)
+{
+    ht_error *err = ht_err(error);
+    if (i >= ht_gguf_n_tensors(f->g))
+        return (hearth_status)ht_fail(err, HT_EINVAL, "there is no tensor %llu", (unsigned long long)i);
+    const ht_tensor *t = ht_gguf_tensor_at(f->g, i);
+    if (first > t->bytes || n > t->bytes - first)
+        return (hearth_status)ht_fail(err, HT_EINVAL, "tensor %s has no bytes %llu + %llu", f->names[i],
+                                      (unsigned long long)first, (unsigned long long)n);
+    ht_status st = ht_gguf_check_size(f->g, err);
+    if (st == HT_OK && n)
+        memcpy(dst, (const uint8_t *)t->data + first, n);
+    return (hearth_status)st;
+}
+
 hearth_status hearth_file_verify(const hearth_file *f, hearth_error *error)
 {
     return (hearth_status)ht_gguf_verify(f->g, ht_err(error));
@@ -381,6 +397,19 @@ hearth_status hearth_writer_set_strs(hearth_writer *w, const char *key, const ch
     ht_status st = ht_gguf_writer_set_strings(w->w, key, s, n);
     free(s);
     return (hearth_status)st;
+}
+
+hearth_status hearth_writer_copy_meta(hearth_writer *w, const hearth_file *f)
+{
+    return (hearth_status)ht_gguf_writer_copy(w->w, f->g);
+}
+
+hearth_status hearth_writer_declare_copy(hearth_writer *w, const hearth_file *f, uint64_t i, hearth_error *error)
+{
+    if (i >= ht_gguf_n_tensors(f->g))
+        return (hearth_status)ht_fail(ht_err(error), HT_EINVAL, "there is no tensor %llu", (unsigned long long)i);
+    const ht_tensor *t = ht_gguf_tensor_at(f->g, i);
+    return (hearth_status)ht_gguf_writer_declare(w->w, t->name, t->type, t->n_dims, t->ne, ht_err(error));
 }
 
 hearth_status hearth_writer_declare(hearth_writer *w, const char *name, const char *type, uint32_t n_dims,

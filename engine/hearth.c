@@ -302,6 +302,7 @@ void hearth_model_close(hearth_model **mp)
         m->exec->ops->close(m->exec);
     ht_topology_deinit(&m->topology);
     ht_store_close(&m->store);
+    ht_model_forget_replaced(m);
     ht_predict_close(&m->m.predict);
     ht_model_free(&m->m);
     ht_tokenizer_close(&m->tok);

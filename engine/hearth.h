@@ -186,6 +186,13 @@ typedef enum hearth_role { HEARTH_ROLE_GATE, HEARTH_ROLE_UP, HEARTH_ROLE_DOWN } 
 HEARTH_API hearth_status hearth_model_read_rows(const hearth_model *m, uint32_t layer, uint32_t expert, hearth_role role,
                                                 uint32_t first, uint32_t n, float *dst, hearth_error *err);
 
+/* Takes other weights for a matrix of an expert, for trials: n bytes of rows of any type, in the matrix's own shape, borrowed
+ * until it is replaced again or the model is closed. data NULL: the file's own again. Between calls on sessions, of a model that was
+ * opened with sparsity OFF and whose weights are all in memory. Fails: EINVAL (no such matrix, another size, another way of
+ * opening), ENOMEM. */
+HEARTH_API hearth_status hearth_model_replace(hearth_model *m, uint32_t layer, uint32_t expert, hearth_role role,
+                                              const char *type, const void *data, size_t n, hearth_error *err);
+
 /* ---- Text and tokens --------------------------------------------------------------------------------------------- */
 
 /* Ids of n bytes of text. add_bos: also BOS (and EOS) as the file asks. special: control tokens in the text are
@@ -377,6 +384,10 @@ HEARTH_API int64_t hearth_file_find_tensor(const hearth_file *f, const char *nam
 HEARTH_API hearth_status hearth_file_read(const hearth_file *f, uint64_t i, uint64_t first, uint64_t n, float *dst,
                                           hearth_error *err);
 
+/* dst[0..n) = bytes [first, first + n) of tensor i as the file holds them, of any type whose size is known. */
+HEARTH_API hearth_status hearth_file_read_raw(const hearth_file *f, uint64_t i, uint64_t first, uint64_t n, void *dst,
+                                              hearth_error *err);
+
 /* Reads the whole file and compares it with the checksum that hearth_writer_seal put at its end. EFORMAT: it differs, or
  * there is none. */
 HEARTH_API hearth_status hearth_file_verify(const hearth_file *f, hearth_error *err);
@@ -393,6 +404,11 @@ HEARTH_API hearth_status hearth_writer_set_str(hearth_writer *w, const char *key
 HEARTH_API hearth_status hearth_writer_set_f32s(hearth_writer *w, const char *key, const float *v, size_t n);
 HEARTH_API hearth_status hearth_writer_set_i32s(hearth_writer *w, const char *key, const int32_t *v, size_t n);
 HEARTH_API hearth_status hearth_writer_set_strs(hearth_writer *w, const char *key, const char *const *v, size_t n);
+/* All keys of another file, in its order, but for split.*; a key set later takes the place of one copied. */
+HEARTH_API hearth_status hearth_writer_copy_meta(hearth_writer *w, const hearth_file *f);
+/* A tensor of the same name, type and shape as tensor i of f; its data is to be written raw. */
+HEARTH_API hearth_status hearth_writer_declare_copy(hearth_writer *w, const hearth_file *f, uint64_t i,
+                                                    hearth_error *err);
 /* type: a name as "q4_k"; EUNSUPPORTED where it cannot be written, EINVAL where ne[0] is no multiple of its block. */
 HEARTH_API hearth_status hearth_writer_declare(hearth_writer *w, const char *name, const char *type, uint32_t n_dims,
                                                const uint64_t *ne, hearth_error *err);

@@ -288,6 +288,16 @@ static void max_u32(uint32_t *a, uint32_t b) { *a = b > *a ? b : *a; }
 
 static uint64_t part_bytes(const ht_part *p) { return p->host ? (uint64_t)p->n * p->stride : 0; }
 
+/* Of one role of an expert: their widths may differ. */
+static uint64_t mean_bytes(const ht_ffn *f, int role)
+{
+    uint64_t sum = 0;
+
+    for (uint32_t e = 0; e < f->n_expert; e++)
+        sum += part_bytes(&f->experts[e][role]);
+    return (sum + f->n_expert / 2) / f->n_expert;
+}
+
 /* Maxima and byte counts over layers; the vectors were counted as they were loaded. */
 static void measure(ht_model *m)
 {
@@ -320,7 +330,7 @@ static void measure(ht_model *m)
         max_u32(&m->max_used, f->n_used);
         bytes += part_bytes(&f->router) + part_bytes(&f->shared_gate);
         for (int r = 0; r < HT_N_ROLES; r++)
-            m->ffn_bytes_per_token += part_bytes(&f->shared[r]) + f->n_used * part_bytes(&f->experts[0][r]);
+            m->ffn_bytes_per_token += part_bytes(&f->shared[r]) + f->n_used * mean_bytes(f, r);
     }
     m->bytes_per_token = bytes + m->ffn_bytes_per_token;
     for (uint64_t i = 0; i < ht_gguf_n_tensors(m->gguf); i++) {

@@ -237,8 +237,8 @@ static ht_status load_experts(ht_loader *ld, uint32_t il, ht_ffn *f)
             for (int r = 0; r < HT_N_ROLES; r++) {
                 snprintf(fmt, sizeof fmt, single[r], e);
                 bool down = r == HT_ROLE_DOWN;
-                if ((st = ht_load_matrix(ld, fmt, il, down ? f->n_ff : m->d_model, down ? m->d_model : f->n_ff, true,
-                                         &f->experts[e][r])) != HT_OK)
+                if ((st = ht_load_matrix(ld, fmt, il, down ? f->n_ff : m->d_model, down ? m->d_model : f->n_ff,
+                                         r != HT_ROLE_GATE, &f->experts[e][r])) != HT_OK)
                     return st;
             }
         return HT_OK;

@@ -32,6 +32,7 @@ struct hearth_model {
     ht_isa isa;
     bool f32;
     bool sparse;          /* what is zero is left out */
+    ht_part (**replaced)[HT_N_ROLES]; /* [n_layer] the file's own parts, where some were replaced; NULL: nowhere */
     hearth_log_fn *log;
     void *log_user;
     char *name, *description, *demo_prompt, *chat_template;
@@ -48,6 +49,9 @@ struct hearth_session {
     uint64_t reserved;    /* its share of the model's budget */
     hearth_stats stats;
 };
+
+/* Frees what hearth_model_replace keeps. */
+void ht_model_forget_replaced(hearth_model *m);
 
 /* The vocabulary that a sampler was opened for. */
 uint32_t ht_sampler_n_vocab(const hearth_sampler *s);

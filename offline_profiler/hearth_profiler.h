@@ -169,6 +169,59 @@ HEARTH_API double hearth_profile_cover(const hearth_profile *p, uint32_t layer, 
 /* One HTML page that needs nothing beside it: curves, heat maps and tables, light and dark. */
 HEARTH_API hearth_status hearth_profile_report(const hearth_profile *p, const char *path, hearth_error *err);
 
+/* ---- Other widths ------------------------------------------------------------------------------------------------ */
+
+enum { HEARTH_QUANTISE_POINTS = 24, HEARTH_QUANTISE_WIDTHS = 8 };
+
+typedef struct hearth_quantise_params {
+    size_t size;
+    const char *type;      /* of matrices: "q4_k" */
+    bool pure;             /* the output matrix too; else it keeps at least 6 bits */
+    uint32_t threads;      /* 0: as many as a model would get */
+    uint64_t ram_bytes;    /* for the models of trials; 0: what is free */
+    hearth_progress_fn *progress; /* "encoding", bytes; "trying experts", trials; "measuring", trials */
+    void *progress_user;
+    /* A width for each expert of a mixture (EdgeMoE, arXiv:2308.14352, section 4.2). */
+    bool per_expert;
+    const char *const *widths; /* [n_widths] types that experts may be lowered to; NULL: those below `type` of its family */
+    size_t n_widths;
+    double quality;        /* mean KL divergence in nat that the whole file may have against the input, or 0 */
+    uint64_t target_bytes; /* of the tensors of the file, where quality is 0 */
+    const char *text, *held_out; /* experts are tried on the first, the result is measured on the second */
+    size_t n_text, n_held_out;
+    uint64_t sample_tokens, check_tokens; /* 0: 1024 and 4096 */
+} hearth_quantise_params;
+#define HEARTH_QUANTISE_PARAMS_INIT { .size = sizeof(hearth_quantise_params) }
+
+/* A share of the experts lowered, in order of what it costs. Measured on the held-out text against the input. */
+typedef struct hearth_quantise_point {
+    uint64_t bytes;     /* of all tensors */
+    uint32_t lowered;   /* steps taken: an expert lowered to the next width that pays is one step */
+    double kl_mean, kl_p99, top1_agreement;
+    bool chosen;
+} hearth_quantise_point;
+
+typedef struct hearth_quantise_result {
+    size_t size;            /* set by the caller */
+    uint64_t bytes_in, bytes_out, weights; /* of tensors; elements that were encoded */
+    uint32_t tensors, encoded, fallbacks;  /* fallbacks: rows are no whole blocks of the type, another was taken */
+    const char *fallback;   /* name of such a type, NULL: none */
+    uint32_t n_points;
+    hearth_quantise_point points[HEARTH_QUANTISE_POINTS]; /* by bytes, falling */
+    uint32_t n_widths;
+    const char *widths[HEARTH_QUANTISE_WIDTHS]; /* the first is `type` */
+    uint64_t experts[HEARTH_QUANTISE_WIDTHS];   /* how many got it */
+} hearth_quantise_result;
+
+/* Writes the model `in` (a split set: all of it) as one file with weights of another type. Matrices are encoded; vectors, routers,
+ * convolutions and what cannot be decoded are copied, as is what has the type already. Rows that are no whole blocks of the type
+ * get one of 32, else f16. Experts of one stacked tensor that get different widths are written as a tensor each,
+ * blk.N.ffn_up.E.weight, as older files have them. Metadata is kept.
+ * Fails: EUNSUPPORTED (no such type; a packed model), EINVAL (no mixture, no bound, a text too short), EFORMAT (a weight that is
+ * no finite number), EIO, ENOMEM, ECANCELLED; the file then does not appear. Any thread; blocks. */
+HEARTH_API hearth_status hearth_quantise(const char *in, const char *out, const hearth_quantise_params *params,
+                                         hearth_quantise_result *result, hearth_error *err);
+
 #ifdef __cplusplus
 }
 #endif

@@ -69,6 +69,9 @@ typedef struct ht_options {
     ht_integer max_tokens;
     bool density_only, restart;
     ht_number quality;
+    const char *type, *widths;
+    bool per_expert, pure;
+    ht_size target;
 } ht_options;
 
 typedef enum ht_flag_kind {
