@@ -28,8 +28,10 @@ static void encode_slice(void *arg)
     float *values = malloc(rows * s->row * sizeof *values);
 
     s->err = (ht_error){ .status = HT_OK };
-    if (!values)
+    if (!values) {
         ht_fail(&s->err, HT_ENOMEM, "rows of %llu elements", (unsigned long long)s->row);
+        return;
+    }
     for (uint64_t at = 0; at < s->n && s->err.status == HT_OK;) {
         const uint64_t left = s->n - at, n = left < rows * s->row ? left : rows * s->row;
         if (hearth_file_read(s->q->file, s->source, s->first + at, n, values, (hearth_error *)(void *)&s->err))
@@ -37,7 +39,7 @@ static void encode_slice(void *arg)
         for (uint64_t i = 0; i < n; i++)
             if (!isfinite(values[i])) {
                 ht_fail(&s->err, HT_EFORMAT, "tensor %s: element %llu is no finite number",
-                        s->q->sources[s->source].name, (unsigned long long)(s->first + at + i));
+                        s->q->sources[s->source].name, (unsigned long long)s->first + at + i);
                 break;
             }
         ht_type_quantise((ht_type)s->type, values, n, s->dst + ht_type_row_bytes(t, at));

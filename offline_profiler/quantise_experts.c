@@ -158,7 +158,7 @@ static ht_status put_expert(chooser *c, hearth_model *m, uint32_t layer, uint32_
     const size_t at = (size_t)layer * c->q->n_expert + expert;
     const bool own = w == UINT8_MAX;
     const uint32_t asked = own ? 0 : c->q->widths[w];
-    uint8_t *blob = own ? NULL : malloc(expert_bytes(c, layer, asked));
+    uint8_t *blob = own ? NULL : malloc(expert_bytes(c, layer, asked) + 1);
     size_t used = 0;
     ht_status st = HT_OK;
 
