@@ -82,6 +82,12 @@ typedef struct ht_vec_kernels {
     void (*add)(float ax, const float *x, float ay, float *y, uint32_t n);
     /* y[i] = fmaf(w, x[i], y[i]) */
     void (*axpy)(float w, const float *x, float *y, uint32_t n);
+    /* dst[0..k) = the values of k elements of any type, as ht_type_dequant gives them; k: whole blocks. */
+    void (*unpack)(ht_type type, const void *src, uint32_t k, float *dst);
+    /* y[t * ldy + i] = fmaf(h[t * ldh + r], w[r * ldw + i], itself) for rows r of w in order: n_tok tokens, n_rows rows of
+     * n elements. */
+    void (*outer)(float *y, size_t ldy, const float *h, size_t ldh, uint32_t n_tok, const float *w, size_t ldw,
+                  uint32_t n_rows, uint32_t n);
     void (*softcap)(float *y, uint32_t n, float cap, float scale);
     void (*rope)(float *x, uint32_t n_rot, bool neox, const float *cos_sin); /* one head */
     /* <a, b> by the float contract (acc i mod 32). */

@@ -317,6 +317,10 @@ void ht_cpu_plan_token_down(cpu_op *op)
     const ht_op_ffn *f = &op->op.ffn;
     uint32_t most;
 
+    if (ht_cpu_by_columns(f)) {
+        ht_cpu_plan_columns_token(op);
+        return;
+    }
     op->grain[3] = ht_cpu_token_rows(f->items[0].part[HT_ROLE_DOWN].stride, &most);
     ht_cpu_add_token_phase(op, token_outputs, f->d_model, op->grain[3], most);
     if (f->n_items > 1)
@@ -361,6 +365,9 @@ bool ht_cpu_plan_ffn(cpu_op *op)
         const ht_ffn_item *it = &f->items[i];
         if (!it->part[HT_ROLE_UP].host || !it->part[HT_ROLE_DOWN].host || it->n_tokens == 0)
             return false;
+        if (it->part[HT_ROLE_DOWN].layout == HT_LAYOUT_COLUMNS &&
+            (!ht_cpu_columns_fit(f) || (op->op.n_tok == 1 && !f->work)))
+            return false;
         slots += it->n_tokens;
         gather |= it->tokens != NULL;
     }
@@ -383,6 +390,10 @@ bool ht_cpu_plan_ffn(cpu_op *op)
               blocks(op, op->tokens[1]) * f->n_items * ((f->n_ff + op->grain[1] - 1) / op->grain[1]));
     if (f->h_norm)
         ht_cpu_add_phase(op, ht_cpu_h_norm, slots);
+    if (ht_cpu_by_columns(f)) {
+        ht_cpu_plan_columns_prompt(op);
+        return true;
+    }
     op->grain[3] = prompt_rows(op, f->d_model);
     op->tokens[3] = ht_cpu_prompt_tokens(op->grain[3] / 16 * f->n_ff);
     ht_cpu_add_phase(op, down_chunk, blocks(op, op->tokens[3]) * ((f->d_model + op->grain[3] - 1) / op->grain[3]));

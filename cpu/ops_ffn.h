@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * What the two ways of a feed-forward operation share: ops_ffn.c (dense) and ops_ffn_sparse.c. Not for other rooms. */
+ * What the ways of a feed-forward operation share: ops_ffn.c (dense), ops_ffn_sparse.c and ops_ffn_columns.c. Not for other rooms. */
 #ifndef HT_CPU_OPS_FFN_H
 #define HT_CPU_OPS_FFN_H
 
@@ -21,5 +21,15 @@ void ht_cpu_add_phase(cpu_op *op, cpu_phase_fn *fn, uint32_t n_chunks);
 void ht_cpu_add_token_phase(cpu_op *op, cpu_range_fn *fn, uint32_t rows, uint32_t grain, uint32_t most);
 /* The down projection of a single token from the file's rows; the outputs of several items added up. */
 void ht_cpu_plan_token_down(cpu_op *op);
+
+/* ops_ffn_columns.c: down projections in rows of neurons. fit: whether the operation's is such a one as can be run. */
+bool ht_cpu_columns_fit(const ht_op_ffn *f);
+void ht_cpu_plan_columns_token(cpu_op *op);
+void ht_cpu_plan_columns_prompt(cpu_op *op);
+
+static inline bool ht_cpu_by_columns(const ht_op_ffn *f)
+{
+    return f->items[0].part[HT_ROLE_DOWN].layout == HT_LAYOUT_COLUMNS;
+}
 
 #endif

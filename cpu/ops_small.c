@@ -53,11 +53,13 @@ static void gate_chunk(const cpu_op *op, uint32_t t, uint32_t thread)
 {
     const ht_op_gate *g = &op->op.gate;
     const ht_vec_kernels *v = &op->x->kernels.vec;
-    const float *gate = g->gate + (size_t)t * g->gate_stride;
+    const float *gate = g->gate ? g->gate + (size_t)t * g->gate_stride : NULL;
     float *y = g->y + (size_t)t * g->y_stride;
 
     (void)thread;
-    if (g->per_row) {
+    if (!gate) {
+        v->glu(g->act, 0.0f, NULL, y, g->k, y);
+    } else if (g->per_row) {
         float one = 1.0f, w;
         v->glu(g->act, 0.0f, gate, &one, 1, &w);
         v->add(w, y, 0.0f, y, g->k);
@@ -149,7 +151,7 @@ bool ht_cpu_plan_small(cpu_op *op)
     case HT_OP_NORM: fn = o->norm.group && o->norm.k % o->norm.group == 0 ? norm_chunk : NULL; break;
     case HT_OP_ADD: fn = add_chunk; break;
     case HT_OP_GATE:
-        fn = o->gate.per_row || (o->gate.group && o->gate.k % o->gate.group == 0) ? gate_chunk : NULL;
+        fn = (o->gate.per_row && o->gate.gate) || (o->gate.group && o->gate.k % o->gate.group == 0) ? gate_chunk : NULL;
         break;
     case HT_OP_SOFTCAP:
         fn = softcap_chunk;

@@ -228,6 +228,20 @@ static void HT_VEC(ht_axpy)(float w, const float *x, float *y, uint32_t n)
     for (uint32_t i = 0; i < n; i++) y[i] = fmaf(w, x[i], y[i]);
 }
 
+#if !defined(HT_VEC_LANES)
+static void HT_VEC(ht_unpack)(ht_type type, const void *src, uint32_t k, float *dst)
+{
+    ht_type_dequant(type, src, k, dst);
+}
+
+static void HT_VEC(ht_outer)(float *y, size_t ldy, const float *h, size_t ldh, uint32_t n_tok, const float *w, size_t ldw,
+                             uint32_t n_rows, uint32_t n)
+{
+    for (uint32_t t = 0; t < n_tok; t++)
+        for (uint32_t r = 0; r < n_rows; r++) HT_VEC(ht_axpy)(h[t * ldh + r], w + r * ldw, y + t * ldy, n);
+}
+#endif
+
 static void HT_VEC(ht_softcap)(float *y, uint32_t n, float cap, float scale)
 {
     if (cap > 0.0f) {
@@ -358,6 +372,8 @@ const ht_vec_kernels HT_VEC(ht_vec_kernels) = {
     .glu = HT_VEC(ht_glu),
     .add = HT_VEC(ht_add),
     .axpy = HT_VEC(ht_axpy),
+    .unpack = HT_VEC(ht_unpack),
+    .outer = HT_VEC(ht_outer),
     .softcap = HT_VEC(ht_softcap),
     .rope = HT_VEC(ht_rope),
     .dot = HT_VEC(ht_dot),

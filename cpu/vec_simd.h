@@ -231,3 +231,5 @@ static void HT_VEC(ht_delta)(const float *q, const float *k, const float *v, flo
         y[j] = sum;
     }
 }
+
+#include "cpu/vec_columns.h"

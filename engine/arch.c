@@ -16,7 +16,8 @@
 
 static const ht_arch archs[] = {
     /* mistral and mixtral files are `llama` too */
-    { "llama", RMS, PAIRS, SILU, .window = HT_WINDOW_ALL, .renormalise = true },
+    { "llama", RMS, PAIRS, SILU, .window = HT_WINDOW_ALL, .renormalise = true, .sparse_act = HT_ACT_RELU },
+    { "bamboo", RMS, PAIRS, .act = HT_ACT_DRELU, .sparse_act = HT_ACT_DRELU },
     { "qwen2", RMS, NEOX, SILU },
     { "qwen2moe", RMS, NEOX, SILU },
     { "qwen3", RMS, NEOX, SILU },
@@ -41,6 +42,10 @@ static const ht_arch archs[] = {
     { "dots1", RMS, NEOX, SILU, .gating = HT_GATE_SIGMOID, .renormalise = true },
     { "ernie4_5", RMS, PAIRS, SILU },
     { "ernie4_5-moe", RMS, PAIRS, SILU, .renormalise = true },
+    { "falcon", LN, NEOX, .act = HT_ACT_GELU_ERF, .sparse_act = HT_ACT_RELU, .parallel = true },
+    /* as PowerInfer converts it; the first two rows of the positions are those of padding */
+    { "opt", LN, .act = HT_ACT_RELU, .sparse_act = HT_ACT_RELU, .positions = true, .position_offset = 2 },
+    { "gpt2", LN, .act = HT_ACT_GELU_TANH, .positions = true },
     { "starcoder2", LN, NEOX, .act = HT_ACT_GELU_TANH },
     { "jais2", LN, NEOX, .act = HT_ACT_RELU2 },
     { "arcee", RMS, PAIRS, .act = HT_ACT_RELU2 },
@@ -77,6 +82,7 @@ const char *ht_arch_foreign(const char *name, size_t n)
         { "t5encoder", "an encoder" },
         { "wavtokenizer-dec", "an audio decoder" },
         { "whisper", "a speech recogniser" },
+        { "generic.gpu_index", "PowerInfer's list of neurons to put on a GPU (MODEL.generated.gpuidx)" },
     };
     for (size_t i = 0; i < sizeof foreign / sizeof *foreign; i++)
         if (strlen(foreign[i].name) == n && memcmp(foreign[i].name, name, n) == 0)

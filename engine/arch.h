@@ -42,6 +42,10 @@ typedef struct ht_arch {
     ht_gating gating;        /* where expert_gating_func says nothing */
     bool renormalise;        /* expert weights, where expert_weights_norm says nothing */
     bool heads_tiled;        /* value head h of a delta block reads key head h mod n_k, else h / (n_v / n_k) */
+    ht_activation sparse_act; /* that of PowerInfer's files of this name; SILU: there are none */
+    bool parallel;           /* attention and feed-forward block read the same input; ffn_norm is optional then */
+    bool positions;          /* learnt positions (position_embd), from row position_offset on */
+    unsigned position_offset;
     unsigned scale_by_embd_layers; /* with this many layers attention's scale is 1/sqrt(d_model / n_head); 0: never */
 } ht_arch;
 

@@ -24,15 +24,39 @@ hearth_status hearth_model_get_block(const hearth_model *m, uint32_t layer, hear
     return HEARTH_OK;
 }
 
+/* Outputs [first, first + n) of a down projection that is held in rows of neurons: [n][neurons]. */
+static void read_columns(const ht_part *p, uint32_t first, uint32_t n, float *dst)
+{
+    const ht_type_info *t = ht_type_get(p->type);
+    float block[256]; /* a type's largest */
+
+    for (uint32_t b = first / t->block; n && b <= (first + n - 1) / t->block; b++)
+        for (uint32_t j = 0; j < p->n; j++) {
+            const uint8_t *row = (const uint8_t *)p->host + (size_t)j * p->stride;
+            ht_type_dequant((ht_type)p->type, row + (size_t)b * t->block_bytes, t->block, block);
+            for (uint32_t i = 0; i < t->block; i++) {
+                const uint32_t output = b * t->block + i;
+                if (output >= first && output - first < n)
+                    dst[(size_t)(output - first) * p->n + j] = block[i];
+            }
+        }
+}
+
 hearth_status hearth_model_read_rows(const hearth_model *m, uint32_t layer, uint32_t expert, hearth_role role,
                                      uint32_t first, uint32_t n, float *dst, hearth_error *error)
 {
     const ht_ffn *ff = m->exec && layer < m->m.n_layer ? &m->m.layers[layer].ffn : NULL;
     const ht_part *p = ff && expert < ff->n_expert && (unsigned)role < HT_N_ROLES ? &ff->experts[expert][role] : NULL;
 
-    if (!p || !p->host || first > p->n || n > p->n - first)
+    const uint32_t rows = p && p->layout == HT_LAYOUT_COLUMNS ? p->k : p ? p->n : 0;
+
+    if (!p || !p->host || first > rows || n > rows - first)
         return (hearth_status)ht_fail(ht_err(error), HT_EINVAL, "layer %u has no such rows of weights", layer);
     ht_status st = ht_gguf_check_size(m->gguf, ht_err(error));
+    if (st == HT_OK && p->layout == HT_LAYOUT_COLUMNS) {
+        read_columns(p, first, n, dst);
+        return HEARTH_OK;
+    }
     for (uint32_t i = 0; i < n && st == HT_OK; i++)
         ht_type_dequant((ht_type)p->type, (const uint8_t *)p->host + (size_t)(first + i) * p->stride, p->k,
                         dst + (size_t)i * p->k);

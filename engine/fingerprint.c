@@ -120,6 +120,10 @@ hearth_status hearth_model_fingerprint(const hearth_model *m, char out[33], hear
         add_tensor(&s, ht_gguf_tensor_at(g, i));
         collect(sum, &s);
     }
+    if (ht_gguf_powerinfer(g)) { /* the name of the container changes the activation */
+        ht_hash_begin(&s, 3);
+        collect(sum, &s);
+    }
     snprintf(out, 33, "%016llx%016llx", (unsigned long long)sum[0], (unsigned long long)sum[1]);
     return HEARTH_OK;
 }

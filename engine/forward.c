@@ -71,6 +71,7 @@ static void layout(ht_forward *f, carver *c)
     f->item_weights = carve(c, slots, sizeof(float));
     f->items = carve(c, (size_t)m->n_layer + m->max_expert, sizeof *f->items);
     f->clusters = carve(c, m->max_expert, sizeof *f->clusters);
+    f->rows = carve(c, m->positions.host ? n : 0, sizeof *f->rows);
     f->rope_at = carve(c, m->n_ropes + 1, sizeof(size_t));
     size_t rope = 0;
     for (uint32_t i = 0; i < m->n_ropes; i++) {
@@ -81,13 +82,14 @@ static void layout(ht_forward *f, carver *c)
     f->rope = carve(c, rope, sizeof(float));
     f->logits = carve(c, (size_t)f->logit_rows * m->n_vocab, sizeof(float));
     f->loads = carve(c, m->n_layer, sizeof *f->loads);
-    f->ffn_work = f->sparse ? carve(c, 1, ht_ffn_work_bytes(m->max_used, m->max_ff, m->d_model)) : NULL;
+    f->ffn_work = f->sparse || m->columns ? carve(c, 1, ht_ffn_work_bytes(m->max_used, m->max_ff, m->d_model)) : NULL;
     if (m->predict) {
         uint32_t rank = m->predict->max_rank;
         f->mask_words = (m->max_ff + 31) / 32;
         f->mask = carve(c, slots * f->mask_words, sizeof(uint32_t));
         f->scores = carve(c, rank ? n * m->max_ff : 0, sizeof(float));
         f->low = carve_act(c, n, rank, q8);
+        f->before = carve_act(c, m->predict->residual ? n : 0, m->d_model, q8);
         f->predict_work = carve(c, 1, HT_PREDICT_WORK(m->d_model));
     }
 }
@@ -204,20 +206,47 @@ void ht_forward_tend(ht_forward *f)
     }
 }
 
+/* Queues the embeddings of ids; with learnt positions, their sum with these. */
+static ht_status embed(ht_forward *f, uint32_t pos0, const int32_t *ids, uint32_t n, ht_error *err)
+{
+    const ht_model *m = f->m;
+    ht_op op[3];
+    uint32_t n_ops = 1;
+
+    op[0] = (ht_op){ .kind = HT_OP_EMBED, .n_tok = n };
+    op[0].embed =
+        (ht_op_embed){ .table = m->embed, .ids = ids, .scale = m->embed_scale, .out = f->x, .out_stride = m->d_model };
+    if (m->positions.host) {
+        if (pos0 > m->n_positions || n > m->n_positions - pos0)
+            return ht_fail(err, HT_EINVAL, "this model has learnt %u positions, and no more can be computed",
+                           m->n_positions);
+        for (uint32_t t = 0; t < n; t++)
+            f->rows[t] = (int32_t)(pos0 + t + m->arch->position_offset);
+        op[1] = (ht_op){ .kind = HT_OP_EMBED, .n_tok = n };
+        op[1].embed = (ht_op_embed){
+            .table = m->positions, .ids = f->rows, .scale = 1.0f, .out = f->y, .out_stride = m->d_model
+        };
+        op[2] = (ht_op){ .kind = HT_OP_ADD, .n_tok = n };
+        op[2].add = (ht_op_add){ .x = f->y, .y = f->x, .x_stride = m->d_model, .y_stride = m->d_model, .k = m->d_model,
+                                 .ax = 1.0f, .ay = 1.0f };
+        n_ops = 3;
+    }
+    if (f->exec->ops->submit(f->exec, op, n_ops, NULL) != HT_OK)
+        return ht_fail(err, HT_EINVAL, "the %s executor cannot read embeddings of this type", f->exec->ops->name);
+    return HT_OK;
+}
+
 ht_status ht_forward_run(ht_forward *f, ht_state *s, const int32_t *ids, uint32_t n, ht_logits_fn *on_logits,
                          void *user, const ht_cancel *cancel, ht_error *err)
 {
     const ht_model *m = f->m;
-    ht_op embed = { .kind = HT_OP_EMBED, .n_tok = n };
     ht_event ahead[LAYERS_AHEAD];
     ht_status st;
 
     f->pass_pos = s->pos;
     fill_rope(f, s->pos, n);
-    embed.embed =
-        (ht_op_embed){ .table = m->embed, .ids = ids, .scale = m->embed_scale, .out = f->x, .out_stride = m->d_model };
-    if ((st = f->exec->ops->submit(f->exec, &embed, 1, NULL)) != HT_OK)
-        return ht_fail(err, st, "the %s executor cannot read embeddings of this type", f->exec->ops->name);
+    if ((st = embed(f, s->pos, ids, n, err)) != HT_OK)
+        return st;
     for (uint32_t il = 0; il < m->n_layer; il++) {
         /* Where the queue is full, submitting works without a look at the wish to stop. */
         if (cancel && atomic_load_explicit(&cancel->asked, memory_order_relaxed)) {

@@ -45,6 +45,7 @@ typedef struct ht_forward {
     float *item_weights;
     ht_ffn_item *items;    /* [n_layer + max_expert]: one per layer for dense and shared blocks, then the experts' */
     ht_cluster *clusters;  /* [max_expert] */
+    int32_t *rows;         /* [batch] of the learnt positions */
     float *rope;           /* [n_ropes][batch][n_rot] */
     size_t *rope_at;       /* [n_ropes] first float of each table */
     float *logits;         /* [logit_rows][n_vocab] */
@@ -53,6 +54,7 @@ typedef struct ht_forward {
     uint32_t mask_words;
     float *scores;         /* [batch][max_ff], low-rank predictors */
     ht_act low;            /* [batch][max_rank] */
+    ht_act before;         /* [batch][d_model] the residual stream, for predictors that read it */
     void *predict_work;
 
     ht_mask_counts counts;                /* of passes of several */

@@ -239,6 +239,7 @@ static ht_status open_first(ht_gguf *g, ht_error *err)
     if (st != HT_OK)
         return st;
     g->version = p.version;
+    g->powerinfer = p.powerinfer;
     g->kvs = p.kvs;
     g->n_kv = p.n_kv;
     g->tensors = p.tensors;
@@ -339,6 +340,11 @@ int ht_gguf_fd(const ht_gguf *g, uint32_t file)
 uint32_t ht_gguf_version(const ht_gguf *g)
 {
     return g->version;
+}
+
+bool ht_gguf_powerinfer(const ht_gguf *g)
+{
+    return g->powerinfer;
 }
 
 uint64_t ht_gguf_file_bytes(const ht_gguf *g, uint32_t file)

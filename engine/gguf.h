@@ -5,7 +5,7 @@
  * version or big endian file) with field, value and byte offset. Memory taken is proportional to the bytes really
  * present.
  *
- *   file:   "GGUF" u32 version, u64 n_tensors, u64 n_kv, n_kv key-values, n_tensors tensor infos, pad, data
+ *   file:   "GGUF" (PowerInfer's files: "PWRI") u32 version, u64 n_tensors, u64 n_kv, n_kv key-values, n_tensors tensor infos, pad, data
  *   string: u64 length, bytes (no terminator)          kv: string key, u32 type, value
  *   array:  u32 element type, u64 n, values            tensor: string name, u32 n_dims, u64 dims[], u32 type, u64
  *   offset
@@ -61,6 +61,8 @@ const char *ht_gguf_path(const ht_gguf *g, uint32_t file);
 uint32_t ht_gguf_n_files(const ht_gguf *g);
 int ht_gguf_fd(const ht_gguf *g, uint32_t file); /* -1 for memory */
 uint32_t ht_gguf_version(const ht_gguf *g);
+/* Whether the file (the first of a set) begins with "PWRI": PowerInfer's name for a model whose neurons are to be skipped. */
+bool ht_gguf_powerinfer(const ht_gguf *g);
 uint64_t ht_gguf_file_bytes(const ht_gguf *g, uint32_t file);
 /* HT_EIO where a file is shorter now than when it was opened: touching its end would end the process. */
 ht_status ht_gguf_check_size(const ht_gguf *g, ht_error *err);

@@ -36,6 +36,7 @@ typedef struct ht_gguf_file {
 /* What the parser makes of one file. Both arrays are malloc'ed and belong to the receiver. */
 typedef struct ht_gguf_parsed {
     uint32_t version;
+    bool powerinfer;
     ht_kv *kvs;
     uint64_t n_kv;
     ht_tensor *tensors;
@@ -55,6 +56,7 @@ struct ht_gguf {
     ht_gguf_file *files;
     uint32_t n_files;
     uint32_t version;
+    bool powerinfer;
     ht_kv *kvs;
     uint64_t n_kv;
     ht_tensor *tensors;

@@ -82,10 +82,8 @@ static ht_status take_header(cursor *c, ht_gguf_parsed *out)
     if (left(c) < 4)
         return cut_off(c, "magic", 4);
     const uint8_t *m = c->bytes;
-    if (memcmp(m, "PWRI", 4) == 0)
-        return ht_fail_at(c->err, HT_EUNSUPPORTED, 0,
-                          "%s: magic is \"PWRI\": a PowerInfer model, which this version cannot open", c->path);
-    if (memcmp(m, "GGUF", 4) != 0) {
+    out->powerinfer = memcmp(m, "PWRI", 4) == 0;
+    if (!out->powerinfer && memcmp(m, "GGUF", 4) != 0) {
         ht_gguf_show s = ht_gguf_show_str((ht_str){ (const char *)m, 4 });
         bool old = memcmp(m, "lmgg", 4) == 0 || memcmp(m, "fmgg", 4) == 0 || memcmp(m, "tjgg", 4) == 0;
         return ht_fail_at(c->err, HT_EFORMAT, 0, "%s: magic is \"%s\", wanted \"GGUF\"%s", c->path, s.s,

@@ -188,6 +188,14 @@ static ht_status open_sparse(hearth_model *m, const hearth_model_params *p, ht_e
     return HT_OK;
 }
 
+/* A PowerInfer model was made to be run with its predictors: that the file is such a one is the user's wish. */
+static ht_status open_own_predictors(hearth_model *m, const hearth_model_params *p, ht_error *err)
+{
+    if (!m->sparse || p->sparsity != HEARTH_SPARSITY_AUTO || p->ignore_predictors)
+        return HT_OK;
+    return ht_predict_own(&m->m.predict, &m->m, err);
+}
+
 static ht_status describe(hearth_model *m, ht_error *err)
 {
     char text[200];
@@ -201,6 +209,8 @@ static ht_status describe(hearth_model *m, ht_error *err)
         const ht_model *w = &m->m;
         int n = snprintf(text, sizeof text, "%s, %u layers, d %u, %s", w->arch->name, w->n_layer, w->d_model,
                          ht_type_name(w->layers[0].ffn.experts[0][HT_ROLE_UP].type));
+        if (ht_gguf_powerinfer(m->gguf))
+            snprintf(text + n, sizeof text - (size_t)n, ", PowerInfer");
         if (w->max_expert > 1)
             snprintf(text + n, sizeof text - (size_t)n, ", %u of %u experts", w->max_used, w->max_expert);
     } else {
@@ -268,7 +278,8 @@ hearth_status hearth_model_open(hearth_model **out, const char *path, const hear
         }
         m->table_bytes = ht_gguf_table_bytes(m->gguf) + m->m.table_bytes + (m->tok ? ht_tokenizer_bytes(m->tok) : 0);
         ht_store_open(&m->store, &m->m);
-        if ((st = open_executor(m, &p, err)) != HT_OK || (st = open_sparse(m, &p, err)) != HT_OK)
+        if ((st = open_executor(m, &p, err)) != HT_OK || (st = open_sparse(m, &p, err)) != HT_OK ||
+            (st = open_own_predictors(m, &p, err)) != HT_OK)
             goto fail;
     }
     if ((st = describe(m, err)) != HT_OK)
@@ -343,7 +354,8 @@ hearth_status hearth_model_get_info(const hearth_model *m, hearth_model_info *ou
                             .repeat_penalty = -1.0f,
                             .demo_prompt = m->demo_prompt,
                             .recurrent = w->recurrent,
-                            .precision = m->f32 ? HEARTH_PRECISION_F32 : HEARTH_PRECISION_FAST };
+                            .precision = m->f32 ? HEARTH_PRECISION_F32 : HEARTH_PRECISION_FAST,
+                            .own_predictors = w->predict && !w->predict->file };
     if (m->tok) {
         const ht_vocab_info *v = ht_tokenizer_info(m->tok);
         i.n_vocab = w->arch ? w->n_vocab : v->n_vocab;
@@ -373,7 +385,7 @@ hearth_status hearth_model_predict(hearth_model *m, const char *profile, hearth_
                                       "neurons are foretold where they can be skipped: not with sparsity off, and "
                                       "of activations that have zeros");
     ht_os_lock(&m->budget_lock);
-    bool busy = m->reserved || m->m.predict;
+    bool busy = m->reserved || (m->m.predict && m->m.predict->file);
     ht_os_unlock(&m->budget_lock);
     if (busy)
         return (hearth_status)ht_fail(err, HT_EBUSY, "predictors are chosen once, before the model's first session");
@@ -394,6 +406,7 @@ hearth_status hearth_model_predict(hearth_model *m, const char *profile, hearth_
         ht_predict_close(&p);
         return (hearth_status)st;
     }
+    ht_predict_close(&m->m.predict); /* the file's own */
     m->m.predict = p;
     m->table_bytes += p->bytes;
     if (p->bytes)

@@ -88,7 +88,8 @@ typedef struct hearth_session hearth_session;
 typedef enum hearth_precision { HEARTH_PRECISION_FAST, HEARTH_PRECISION_F32 } hearth_precision;
 /* OFF computes every neuron. EXACT and AUTO skip those of ReLU-like models that are zero: same bits. EXACT prepares for
  * that when the model opens (a second, neuron-major copy of the down projections, where ram_bytes allows it); AUTO as it
- * sees, token by token, that it pays. */
+ * sees, token by token, that it pays. A PowerInfer model runs with its own predictors under AUTO, as it was made to
+ * (docs/powerinfer.md); OFF and EXACT leave them alone. */
 typedef enum hearth_sparsity { HEARTH_SPARSITY_AUTO, HEARTH_SPARSITY_OFF, HEARTH_SPARSITY_EXACT } hearth_sparsity;
 typedef enum hearth_io { HEARTH_IO_AUTO, HEARTH_IO_MMAP } hearth_io;
 typedef enum hearth_kv_type { HEARTH_KV_F16, HEARTH_KV_F32, HEARTH_KV_Q8_0, HEARTH_KV_Q4_0 } hearth_kv_type;
@@ -111,6 +112,7 @@ typedef struct hearth_model_params {
     hearth_progress_fn *progress;
     void *progress_user;
     const hearth_allocator *allocator; /* borrowed until the model is closed */
+    bool ignore_predictors;     /* of a PowerInfer model under AUTO: its own are not used */
 } hearth_model_params;
 #define HEARTH_MODEL_PARAMS_INIT { .size = sizeof(hearth_model_params) }
 
@@ -127,6 +129,7 @@ HEARTH_API void hearth_model_close(hearth_model **m);
 
 /* From now on the model's feed-forward blocks compute the neurons that the predictors of this profile name and take the
  * others as zero: faster, and no longer the same tokens (hearth_profiler.h, docs/predictors.md). Before any session is open.
+ * They take the place of predictors that the file brings itself.
  * Fails: EMISMATCH (a profile of another model), EINVAL (it holds no predictor, or the model was opened with sparsity OFF or
  * for its vocabulary only), EBUSY (a session is open, or predictors are in use already), EFORMAT, EUNSUPPORTED, EIO,
  * ENOMEM; the model then stays as it was. */
@@ -157,6 +160,7 @@ typedef struct hearth_model_info {
     bool recurrent;            /* has state that cannot be rewound */
     hearth_precision precision;
     uint64_t neuron_bytes;     /* memory set aside for down projections in neuron-major form, beside weight_bytes */
+    bool own_predictors;       /* the file's own predictors choose the neurons (PowerInfer's models under AUTO) */
 } hearth_model_info;
 HEARTH_API hearth_status hearth_model_get_info(const hearth_model *m, hearth_model_info *info);
 

@@ -9,7 +9,7 @@
 
 #include "engine/predict.h"
 
-enum { MAX_OPS = 24 };
+enum { MAX_OPS = 32 };
 
 typedef struct ops {
     ht_op op[MAX_OPS];
@@ -252,8 +252,9 @@ static ht_op_ffn ffn_op(ht_forward *f, const ht_ffn *ff, ht_ffn_item *items, uin
                      .gathered = f->gathered, .act = m->act, .act_param = m->act_param, .h_norm = ff->sub_norm.w,
                      .h_norm_eps = m->norm_eps, .y = y, .y_stride = m->d_model };
     op.h.stride = n_ff;
-    if (op.h.q8.stride)
-        op.h.q8.stride = n_ff % 32 ? 0 : n_ff;
+    if (op.h.q8.stride) /* rows of neurons are multiplied by h as it is */
+        op.h.q8.stride = n_ff % 32 || items->part[HT_ROLE_DOWN].layout == HT_LAYOUT_COLUMNS ? 0 : n_ff;
+    op.work = f->ffn_work;
     if (!shared && foretold(f, il)) {
         op.mask = f->mask;
         op.mask_stride = f->mask_words;
@@ -266,7 +267,6 @@ static ht_op_ffn ffn_op(ht_forward *f, const ht_ffn *ff, ht_ffn_item *items, uin
     op.n_neurons = &load->n_neurons;
     op.n_bytes = &f->n_bytes;
     op.sparse = f->sparse && !f->trace; /* who listens wants every hidden unit written */
-    op.work = f->ffn_work;
     if (f->sparse && !shared)
         look_at(load);
     const ht_neuron_block *b = ht_store_block(f->store, il, shared);
@@ -327,7 +327,12 @@ static void foretell(ops *o, ht_forward *f, uint32_t il, uint32_t expert, const 
         low.stride = rank;
         if (low.q8.stride)
             low.q8.stride = rank % 32 ? 0 : rank;
-        matmul(o, p->a, NULL, f->xn, low.f, rank, false);
+        if (p->residual)
+            norm(o, f->m, (ht_norm){ NULL, NULL }, f->x, k, f->before);
+        matmul(o, p->a, NULL, p->residual ? f->before : f->xn, low.f, rank, false);
+        if (p->relu)
+            add(o, HT_OP_GATE)->gate = (ht_op_gate){ .y = low.f, .y_stride = rank, .k = rank, .group = rank,
+                                                     .act = HT_ACT_RELU };
         if (low.q8.stride)
             add(o, HT_OP_QUANTISE)->quantise = (ht_op_quantise){ .x = low, .k = rank };
         matmul(o, p->b, NULL, low, f->scores, ff->n_ff, false);
@@ -345,7 +350,8 @@ static void foretell(ops *o, ht_forward *f, uint32_t il, uint32_t expert, const 
     queued->predict = op;
 }
 
-static ht_status dense_ffn(ops *o, ht_forward *f, uint32_t il, uint32_t n, const ht_cancel *cancel, ht_error *err)
+static ht_status dense_ffn(ops *o, ht_forward *f, uint32_t il, uint32_t n, float *y, const ht_cancel *cancel,
+                           ht_error *err)
 {
     const ht_ffn *ff = &f->m->layers[il].ffn;
     ht_ffn_item *it = &f->items[il];
@@ -359,7 +365,7 @@ static ht_status dense_ffn(ops *o, ht_forward *f, uint32_t il, uint32_t n, const
         return ht_fail(err, st, "weights of layer %u are not available", il);
     if (foretold(f, il))
         foretell(o, f, il, 0, it);
-    add(o, HT_OP_FFN)->ffn = ffn_op(f, ff, it, 1, ff->n_ff, f->y, il, false, n);
+    add(o, HT_OP_FFN)->ffn = ffn_op(f, ff, it, 1, ff->n_ff, y, il, false, n);
     ht_store_release(f->store, &t); /* the mapping stays; a dense block is held for good */
     return tell(f, o, il, n, false, cancel, err);
 }
@@ -484,12 +490,17 @@ ht_status ht_layer_run(ht_forward *f, ht_state *s, uint32_t il, uint32_t n, cons
         attention(&o, f, s, il);
     else
         delta_net(&o, f, s, il);
-    residual(&o, f, l->post_attn_norm, f->y);
-
-    norm(&o, m, l->ffn_norm, f->x, m->d_model, f->xn);
-    st = l->ffn.router.host ? mixture(&o, f, il, n, cancel, err) : dense_ffn(&o, f, il, n, cancel, err);
+    const bool parallel = m->arch->parallel;
+    float *y = parallel ? f->y2 : f->y;
+    if (!parallel)
+        residual(&o, f, l->post_attn_norm, f->y);
+    if (!parallel || l->ffn_norm.w)
+        norm(&o, m, l->ffn_norm, f->x, m->d_model, f->xn);
+    st = l->ffn.router.host ? mixture(&o, f, il, n, cancel, err) : dense_ffn(&o, f, il, n, y, cancel, err);
     if (st != HT_OK)
         return st;
-    residual(&o, f, l->post_ffn_norm, f->y);
+    if (parallel)
+        residual(&o, f, l->post_attn_norm, f->y);
+    residual(&o, f, l->post_ffn_norm, y);
     return submit(f, &o, done, err);
 }

@@ -178,6 +178,14 @@ ht_status ht_load_norm(ht_loader *ld, const char *base, uint32_t il, uint64_t n,
     return ht_load_vector(ld, fmt, il, n, false, &out->b);
 }
 
+static ht_status not_sparse(const ht_loader *ld, ht_str arch)
+{
+    return ht_fail(ld->err, HT_EUNSUPPORTED,
+                   "%s: a PowerInfer model of architecture \"%.*s\"; of PowerInfer's, llama, bamboo, falcon and opt are "
+                   "supported",
+                   ht_gguf_path(ld->g, 0), arch.n > 60 ? 60 : (int)arch.n, arch.s);
+}
+
 static ht_status find_arch(ht_loader *ld)
 {
     ht_str name = { "", 0 };
@@ -189,11 +197,15 @@ static ht_status find_arch(ht_loader *ld)
     if (name.n == 0)
         return ht_fail(ld->err, HT_EUNSUPPORTED, "%s: the file names no architecture (general.architecture)", path);
     ld->m->arch = ht_arch_find(name.s, name.n);
+    if (ld->m->arch && ht_gguf_powerinfer(ld->g) && !ht_activation_has_zeros(ld->m->arch->sparse_act))
+        return not_sparse(ld, name);
     if (ld->m->arch) {
         ld->arch = ld->m->arch->name;
         return HT_OK;
     }
     const char *what = ht_arch_foreign(name.s, name.n);
+    if (!what && ht_gguf_powerinfer(ld->g))
+        return not_sparse(ld, name);
     if (what)
         return ht_fail(ld->err, HT_EUNSUPPORTED, "%s: architecture \"%.*s\" is %s, which writes no text", path,
                        (int)name.n, name.s, what);
@@ -211,6 +223,19 @@ static ht_status need_range(const ht_loader *ld, const char *suffix, uint32_t v,
         return ht_fail(ld->err, HT_EFORMAT, "%s: key %s is missing", ht_gguf_path(ld->g, 0), key);
     return ht_fail_at(ld->err, HT_EFORMAT, kv->offset, "%s is %u, outside %u..%llu", key, v, lo,
                       (unsigned long long)hi);
+}
+
+/* Any finite number: a predictor's scores have no range. */
+static ht_status load_threshold(const ht_loader *ld)
+{
+    static const char key[] = "powerinfer.sparse_threshold";
+    ht_model *m = ld->m;
+    ht_status st = ht_gguf_f32(ld->g, key, &m->sparse_threshold, ld->err);
+
+    if (st == HT_OK && !isfinite(m->sparse_threshold))
+        return ht_fail_at(ld->err, HT_EFORMAT, ht_gguf_find(ld->g, key)->offset, "%s is %g, wanted a finite number", key,
+                          (double)m->sparse_threshold);
+    return st;
 }
 
 static ht_status load_hparams(ht_loader *ld)
@@ -258,7 +283,9 @@ static ht_status load_hparams(ht_loader *ld)
             return st;
         m->n_ctx_train = 2048; /* the file does not say */
     }
-    m->act = m->arch->act;
+    m->act = ht_gguf_powerinfer(ld->g) ? m->arch->sparse_act : m->arch->act;
+    if ((st = load_threshold(ld)) != HT_OK)
+        return st;
     if ((st = ht_gguf_str(ld->g, ht_load_key(ld, key, "hidden_activation"), &act, ld->err)) != HT_OK)
         return st;
     if (act.s && !ht_activation_parse(act.s, act.n, &m->act, &m->act_param))
@@ -279,6 +306,16 @@ static ht_status load_globals(ht_loader *ld)
         (st = ht_load_vector(ld, "output.bias", 0, m->embed.n, false, &m->output_b)))
         return st;
     m->n_vocab = m->embed.n;
+    if (m->arch->positions) {
+        const uint32_t skipped = m->arch->position_offset;
+        if ((st = ht_load_matrix(ld, "position_embd.weight", 0, m->d_model, 0, true, &m->positions)) != HT_OK)
+            return st;
+        if (m->positions.n <= skipped)
+            return ht_fail_at(ld->err, HT_EFORMAT, ht_load_tensor(ld, "position_embd.weight", 0)->info_offset,
+                              "position_embd.weight has %u rows, wanted more than %u", m->positions.n, skipped);
+        m->n_positions = m->positions.n - skipped;
+        m->n_ctx_train = m->n_ctx_train < m->n_positions ? m->n_ctx_train : m->n_positions;
+    }
     if (!m->output.host)
         m->output = m->embed; /* tied */
     return HT_OK;
@@ -301,7 +338,7 @@ static uint64_t mean_bytes(const ht_ffn *f, int role)
 /* Maxima and byte counts over layers; the vectors were counted as they were loaded. */
 static void measure(ht_model *m)
 {
-    uint64_t bytes = m->bytes_per_token + m->embed.stride + part_bytes(&m->output);
+    uint64_t bytes = m->bytes_per_token + m->embed.stride + m->positions.stride + part_bytes(&m->output);
 
     for (uint32_t il = 0; il < m->n_layer; il++) {
         const ht_layer *l = &m->layers[il];

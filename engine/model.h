@@ -55,6 +55,7 @@ typedef struct ht_ffn {
     ht_part (*experts)[HT_N_ROLES];        /* [n_expert] */
     const float *bias[HT_N_ROLES];         /* [n_expert][rows] */
     ht_norm sub_norm;
+    ht_part fc1, fc2;                      /* the file's own predictor, docs/powerinfer.md; host NULL: it has none */
     /* Shared expert beside the routed ones; n_ff 0: none. */
     uint32_t shared_n_ff;
     ht_part shared[HT_N_ROLES], shared_gate;
@@ -75,6 +76,10 @@ typedef struct ht_model {
     ht_activation act;
     float act_param;
     ht_part embed, output;
+    ht_part positions;                     /* learnt ones, added to the embeddings; host NULL: none */
+    uint32_t n_positions;                  /* no context is longer; 0: no such bound */
+    float sparse_threshold;                /* of the file's own predictors */
+    bool columns;                          /* some down projection is HT_LAYOUT_COLUMNS */
     const float *output_b;
     ht_norm output_norm;
     ht_layer *layers;                      /* [n_layer] */

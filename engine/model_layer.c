@@ -364,6 +364,39 @@ static ht_status load_mixture(ht_loader *ld, uint32_t il, ht_ffn *f)
     return ht_load_matrix(ld, "blk.%u.ffn_gate_inp_shexp.weight", il, m->d_model, 1, false, &f->shared_gate);
 }
 
+/* A row per output, or, as PowerInfer has it (ffn_down_t), a row per neuron. */
+static ht_status load_down(ht_loader *ld, uint32_t il, ht_ffn *f)
+{
+    const uint32_t d_model = ld->m->d_model;
+    ht_part *p = &f->experts[0][HT_ROLE_DOWN];
+    ht_status st;
+
+    if ((st = ht_load_matrix(ld, "blk.%u.ffn_down_t.weight", il, d_model, f->n_ff, false, p)) != HT_OK)
+        return st;
+    if (!p->host) {
+        if ((st = ht_load_matrix(ld, "blk.%u.ffn_down.weight", il, f->n_ff, d_model, true, p)) != HT_OK)
+            return st;
+        return ht_load_vector(ld, "blk.%u.ffn_down.bias", il, d_model, false, &f->bias[HT_ROLE_DOWN]);
+    }
+    p->layout = HT_LAYOUT_COLUMNS;
+    ld->m->columns = true;
+    if (f->n_ff > ld->m->max_k)
+        ld->m->max_k = f->n_ff;
+    return ht_load_vector(ld, "blk.%u.ffn_down_t.bias", il, d_model, false, &f->bias[HT_ROLE_DOWN]);
+}
+
+/* The predictor that PowerInfer's files bring: both matrices or none. */
+static ht_status load_predictor(ht_loader *ld, uint32_t il, ht_ffn *f)
+{
+    ht_status st = ht_load_matrix(ld, "blk.%u.fc1.weight", il, ld->m->d_model, 0, false, &f->fc1);
+
+    if (st != HT_OK || (!f->fc1.host && !ht_load_tensor(ld, "blk.%u.fc2.weight", il)))
+        return st;
+    if (!f->fc1.host)
+        return ht_fail(ld->err, HT_EFORMAT, "%s: tensor blk.%u.fc1.weight is missing", ht_gguf_path(ld->g, 0), il);
+    return ht_load_matrix(ld, "blk.%u.fc2.weight", il, f->fc1.n, f->n_ff, true, &f->fc2);
+}
+
 static ht_status load_dense(ht_loader *ld, uint32_t il, ht_ffn *f)
 {
     const ht_model *m = ld->m;
@@ -389,10 +422,11 @@ static ht_status load_dense(ht_loader *ld, uint32_t il, ht_ffn *f)
         return ht_fail_at(ld->err, HT_EFORMAT, ht_load_tensor(ld, "blk.%u.ffn_up.weight", il)->info_offset,
                           "feed-forward tensors of layer %u have %u rows, feed_forward_length is %u", il,
                           p[HT_ROLE_UP].n, f->n_ff);
-    if ((st = ht_load_matrix(ld, "blk.%u.ffn_down.weight", il, f->n_ff, m->d_model, true, &p[HT_ROLE_DOWN])) ||
+    if ((st = load_down(ld, il, f)) ||
         (st = ht_load_vector(ld, "blk.%u.ffn_up.bias", il, p[HT_ROLE_UP].n, false, &f->bias[HT_ROLE_UP])) ||
-        (st = ht_load_vector(ld, "blk.%u.ffn_gate.bias", il, f->n_ff, false, &f->bias[HT_ROLE_GATE])) ||
-        (st = ht_load_vector(ld, "blk.%u.ffn_down.bias", il, m->d_model, false, &f->bias[HT_ROLE_DOWN])))
+        (st = ht_load_vector(ld, "blk.%u.ffn_gate.bias", il, f->n_ff, false, &f->bias[HT_ROLE_GATE])))
+        return st;
+    if (ht_gguf_powerinfer(ld->g) && (st = load_predictor(ld, il, f)) != HT_OK)
         return st;
     if (fused) { /* gate rows, then up rows, in ffn_up */
         p[HT_ROLE_GATE] = rows_of(&p[HT_ROLE_UP], 0, f->n_ff);
@@ -417,6 +451,11 @@ ht_status ht_load_layer(ht_loader *ld, uint32_t il)
         (!post_is_ffn && (st = ht_load_norm(ld, "blk.%u.ffn_norm", il, m->d_model, false, &l->ffn_norm))) ||
         (st = ht_load_norm(ld, "blk.%u.post_ffw_norm", il, m->d_model, false, &l->post_ffn_norm)))
         return st;
+    if (m->arch->parallel && ht_load_tensor(ld, "blk.%u.attn_norm_2.weight", il)) { /* falcon 40B: one for attention, one for the other */
+        l->ffn_norm = l->attn_norm;
+        if ((st = ht_load_norm(ld, "blk.%u.attn_norm_2", il, m->d_model, true, &l->attn_norm)) != HT_OK)
+            return st;
+    }
     if (!l->attn_norm.w && !l->post_attn_norm.w)
         return ht_fail(ld->err, HT_EFORMAT, "%s: tensor blk.%u.attn_norm.weight is missing", ht_gguf_path(ld->g, 0),
                        il);
@@ -426,6 +465,9 @@ ht_status ht_load_layer(ht_loader *ld, uint32_t il)
         return st;
     l->ffn.n_expert = n_expert;
     bool mixture = n_expert > 0 && ht_load_tensor(ld, "blk.%u.ffn_gate_inp.weight", il);
+    if (mixture && (m->arch->parallel || ht_gguf_powerinfer(ld->g)))
+        return ht_fail(ld->err, HT_EUNSUPPORTED, "%s models with experts are not known here (layer %u)",
+                       ht_gguf_powerinfer(ld->g) ? "PowerInfer" : ld->arch, il);
     if ((st = mixture ? load_mixture(ld, il, &l->ffn) : load_dense(ld, il, &l->ffn)) != HT_OK)
         return st;
     if (l->ffn.n_ff == 0)

@@ -195,6 +195,7 @@ void ht_predict_close(ht_predict **pp)
         return;
     ht_gguf_close(&p->file);
     free(p->signs);
+    free(p->thresholds);
     free(p->layers);
     free(p);
     *pp = NULL;

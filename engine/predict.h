@@ -23,13 +23,17 @@ typedef struct ht_predict_layer {
     uint8_t *signs;         /* [n_expert] of signs_bytes */
     size_t signs_bytes;
     ht_part a, b; /* rank rows of d_model; n_ff rows of rank */
+    bool relu;     /* score = b relu(a x) */
+    bool residual; /* x is the residual stream as it stands before the block's norm */
 } ht_predict_layer;
 
 typedef struct ht_predict {
-    ht_gguf *file;
+    ht_gguf *file;            /* NULL: the predictors are the model file's own */
     uint32_t n_layer, max_rank;
+    bool residual;            /* of some layer */
     ht_predict_layer *layers;
     uint8_t *signs;
+    float *thresholds;        /* [largest n_ff], all layers', of the file's own predictors */
     uint64_t bytes;           /* of memory beside the file's mapping */
     uint64_t bytes_per_token; /* of predictors that one token reads */
 } ht_predict;
@@ -39,6 +43,8 @@ typedef struct ht_predict {
  * model), EINVAL (it holds no predictor), EIO, ENOMEM. */
 ht_status ht_predict_open(ht_predict **out, const char *path, const ht_model *m, const char *fingerprint,
                           ht_error *err);
+/* Those that the model's file brings itself (docs/powerinfer.md); *out NULL where no layer has one. Fails: ENOMEM. */
+ht_status ht_predict_own(ht_predict **out, const ht_model *m, ht_error *err);
 void ht_predict_close(ht_predict **p);
 /* Packs the signs that predictors need from the model's weights, by all threads of the executor. */
 ht_status ht_predict_prepare(ht_predict *p, const ht_model *m, ht_exec *exec, ht_error *err);

@@ -32,6 +32,9 @@ static ht_status choose_context(const hearth_model *m, uint32_t asked, uint64_t 
 
     if (asked > MAX_CONTEXT)
         return ht_fail(err, HT_EINVAL, "a context of %u is beyond the limit of %d", asked, MAX_CONTEXT);
+    if (w->n_positions && asked > w->n_positions)
+        return ht_fail(err, HT_EINVAL, "a context of %u is beyond the %u positions that this model has learnt", asked,
+                       w->n_positions);
     /* Without a budget memory that is built up is no longer free. */
     fixed += budget ? m->store.planned : m->store.planned - m->store.built;
     if (budget) {

@@ -80,7 +80,7 @@ ht_status ht_store_lease(ht_store *s, ht_ticket *t, uint32_t which, ht_part out[
         out[r] = whole[r];
         if (!whole[r].host)
             continue;
-        if (r == HT_ROLE_DOWN) { /* neurons are columns */
+        if (r == HT_ROLE_DOWN && whole[r].layout != HT_LAYOUT_COLUMNS) { /* neurons are columns */
             out[r].k = c->n;
             out[r].host = (const uint8_t *)whole[r].host + ht_type_row_bytes(ht_type_get(whole[r].type), c->first);
         } else {
@@ -109,7 +109,7 @@ static bool plan_block(ht_neuron_block *b, const ht_ffn *ff, bool shared, size_t
     const ht_part *p = down_of(ff, shared, 0);
     const uint32_t n = shared ? ff->shared_n_ff != 0 : ff->n_expert;
 
-    if (n == 0 || !ht_neurons_shape(&b->g, (ht_type)p->type, p->k, p->n))
+    if (n == 0 || p->layout != HT_LAYOUT_ROWS || !ht_neurons_shape(&b->g, (ht_type)p->type, p->k, p->n))
         return false;
     for (uint32_t e = 1; e < n; e++)
         if (down_of(ff, shared, e)->type != p->type)

@@ -27,12 +27,13 @@ typedef enum ht_role { HT_ROLE_GATE, HT_ROLE_UP, HT_ROLE_DOWN, HT_N_ROLES } ht_r
 typedef enum ht_layout {
     HT_LAYOUT_ROWS,    /* GGUF's own: n rows of k elements, `stride` bytes apart */
     HT_LAYOUT_NEURONS, /* of a down projection: neuron-major, see neurons.h; n neurons, k outputs, host 64-byte aligned */
+    HT_LAYOUT_COLUMNS, /* of a down projection: n neurons, a row of k outputs each, blocks along the outputs */
     HT_LAYOUT_N
 } ht_layout;
 
 /* A leased view of one matrix, or of a cluster's share of it. Never assume base + row * stride beyond `n` rows: the
- * next cluster may lie anywhere. For HT_ROLE_DOWN a row is an output of the block and `n` its width; the cluster's
- * neurons are a range of columns, and `host` already points at the first of them. */
+ * next cluster may lie anywhere. For HT_ROLE_DOWN in HT_LAYOUT_ROWS a row is an output of the block and `n`
+ * its width; the cluster's neurons are a range of columns, and `host` already points at the first of them. */
 typedef struct ht_part {
     uint8_t role;
     uint8_t layout;

@@ -13,6 +13,9 @@
  *    nearest-even of x * (127 / max|x|). A block's product is an integer; block b is added by one fused multiply-add to
  *    accumulator b mod 16, blocks counted from the start of the row (of the segment, for down projections); then the
  *    tree a[i] + a[i+8], + [i+4], + [i+2], + [i+1].
+ *  - A down projection held in rows of neurons (HT_LAYOUT_COLUMNS), whatever its type: activations stay float32; within
+ *    a segment y = fma(h[j], w[j], y) in order of j from 0, w as ht_type_dequant gives it. A neuron whose h is 0 adds
+ *    nothing, whatever its row holds.
  *  - Float weights, and every weight under HT_PRECISION_F32: float32 products by fused multiply-add into accumulator
  *    i mod 32, then a[i] + a[i+16] and the same tree.
  *  - Attention. A score is summed over blocks of 32 dimensions: within a block by fused multiply-add in order from 0,
@@ -108,7 +111,7 @@ typedef struct ht_op_add {
     float ax, ay;
 } ht_op_add;
 
-/* y[i] = act(gate[i]) * y[i] over [n_tok][k]; gates of consecutive groups of `group` elements lie gate_group floats
+/* y[i] = act(gate[i]) * y[i] over [n_tok][k]; gate NULL: y[i] = act(y[i]). Gates of consecutive groups of `group` elements lie gate_group floats
  * apart (group == k: one stretch). per_row: one gate per token. */
 typedef struct ht_op_gate {
     const float *gate;
@@ -200,6 +203,8 @@ typedef struct ht_ffn_item {
  * gate is shut, and, of an item with down_t, the down rows of neurons whose h (its 8-bit form, where there is one) is 0.
  * Same bits as without. An item with down_t is computed from it, however many neurons are active: the caller gives it
  * where few are expected.
+ * A down part in HT_LAYOUT_COLUMNS needs `work` (n_tok == 1), one item without a token list, and no 8-bit form of h; rows
+ * of neurons that are 0 are never read with n_tok == 1, sparse or not.
  * mask: neurons taken as inactive, h = 0 whatever its value: bit j % 32 of word j / 32 is 0; one row of words for every
  * row of h. With n_tok == 1 and `sparse` their rows are not read at all. */
 typedef struct ht_op_ffn {
@@ -219,7 +224,7 @@ typedef struct ht_op_ffn {
     bool sparse;
     const uint32_t *mask; /* [rows of h][mask_stride], or NULL */
     uint32_t mask_stride; /* words, at least (n_ff + 31) / 32 */
-    void *work;           /* for items with down_t: ht_ffn_work_bytes(), 64-byte aligned */
+    void *work;           /* for items with down_t, or a down part in HT_LAYOUT_COLUMNS: ht_ffn_work_bytes(), 64-byte aligned */
 } ht_op_ffn;
 
 /* Segments of a down projection. */

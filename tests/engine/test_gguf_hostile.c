@@ -160,7 +160,7 @@ Test(gguf_hostile, magic_and_version)
 {
     static const struct { const char *magic; ht_status st; const char *words; } magics[] = {
         { "FUGG", HT_EFORMAT, "magic" },      { "\0\0\0\0", HT_EFORMAT, "magic" },
-        { "tjgg", HT_EFORMAT, "a GGML file" }, { "PWRI", HT_EUNSUPPORTED, "PowerInfer" },
+        { "tjgg", HT_EFORMAT, "a GGML file" }, { "IRWP", HT_EFORMAT, "magic" },
     };
     for (size_t i = 0; i < sizeof magics / sizeof *magics; i++) {
         bytes b = header(0, 0);
@@ -178,6 +178,9 @@ Test(gguf_hostile, magic_and_version)
     refused(&b, HT_EUNSUPPORTED, 4, "big-endian");
     b = header(0, 0);
     b.p[4] = 2;
+    accepted(&b, 0, 0);
+    b = header(0, 0);
+    memcpy(b.p, "PWRI", 4); /* PowerInfer's name of the same layout */
     accepted(&b, 0, 0);
 }
 

@@ -31,6 +31,8 @@ static row names[] = {
     { "granite", "" },
     { "arcee", "" },
     { "nemotron", "" },
+    { "falcon", "" },
+    { "gpt2", "" },
     { "bitnet", "" },
     { "bitnet_b158_relu2", "" },
     { "mixtral", "" },
