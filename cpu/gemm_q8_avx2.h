@@ -64,10 +64,8 @@ void ht_gemm_avx2_unpack(const tile *t, size_t number, ht_type type, const uint8
 /* Arranges n_tok <= T tokens from first, nb blocks each; where they do not fill SIDE, the last again. */
 void ht_gemm_avx2_arrange(const tile *t, const ht_q8 *x, uint32_t first, uint32_t n_tok, uint32_t nb, manner m);
 
-/* Most tokens that ht_gemm_avx2_few takes: from there on tiles are as fast. */
-enum { HT_GEMM_AVX2_FEW = 12 };
-
-/* Two to HT_GEMM_AVX2_FEW tokens without tiles. False: this type or k goes another way, and nothing was done. */
+/* A few tokens without tiles: two at least, at most so many that tiles would be as fast. False: this type, number or k
+ * goes another way, and nothing was done. */
 bool ht_gemm_avx2_few(float *y, size_t ldy, ht_type type, const uint8_t *w, size_t stride, uint32_t n_rows,
                       const ht_q8 *x, uint32_t n_tok, uint32_t k, void *scratch);
 

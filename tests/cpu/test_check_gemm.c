@@ -135,13 +135,13 @@ Test(check_gemm, q8_every_variant_equals_ref, .timeout = 300)
 /* Few tokens go other ways than tiles, by their number and by whether k is a multiple of 256. */
 Test(check_gemm, q8_few_tokens_equal_ref, .timeout = 300)
 {
-    static const ht_type types[] = { HT_Q4_0, HT_Q8_0, HT_Q4_K, HT_Q6_K };
+    static const ht_type types[] = { HT_Q4_0, HT_Q8_0, HT_Q4_K, HT_Q5_K, HT_Q6_K };
 
     for (size_t c = 0; c < sizeof q8_cases / sizeof *q8_cases; c++) {
         if (q8_cases[c].isa == HT_ISA_REF || !ht_isa_runs(q8_cases[c].isa))
             continue;
         for (size_t i = 0; i < sizeof types / sizeof *types; i++)
-            for (uint32_t n_tok = 2; n_tok <= 14; n_tok++) {
+            for (uint32_t n_tok = 2; n_tok <= 18; n_tok++) {
                 const uint32_t k = 256 * (1 + n_tok % 4), rows = 15 + 2 * n_tok;
                 cr_expect(same_q8(q8_cases[c].fn, types[i], rows, n_tok, k, n_tok % 3 ? 0 : 6, n_tok),
                           "%s: %s, rows %u, tokens %u, k %u differs from __ref", q8_cases[c].name,
