@@ -10,6 +10,7 @@
 #include "cpu/ops_ffn.h"
 #include "cpu/exec.h"
 
+#include <math.h>
 #include <string.h>
 
 enum { DOWN_ROWS = 32, PROMPT_ROWS = 64 /* of a prompt's chunk: what arranging the tokens costs is shared by them */ };
@@ -56,29 +57,72 @@ static void product_and_bias(const cpu_op *op, const ht_ffn_item *it, ht_role ro
     ht_cpu_add_bias(y, ld, it->bias[role] ? it->bias[role] + r0 : NULL, nt, n);
 }
 
-uint32_t ht_cpu_activate(const cpu_op *op, uint32_t slot, uint32_t r0, uint32_t n, const float *g, const float *u,
-                         uint32_t *unmasked)
+/* h = 0 where |act(g)| < least; how many are not below it. */
+static uint32_t cut_by_gate(const ht_op_ffn *f, const ht_vec_kernels *v, float least, const float *g, uint32_t n, float *h)
+{
+    enum { PIECE = 256 };
+    float a[PIECE];
+    uint32_t kept = 0;
+
+    for (uint32_t i = 0; i < n; i += PIECE) {
+        const uint32_t now = n - i < PIECE ? n - i : PIECE;
+        v->glu(f->act, f->act_param, NULL, g + i, now, a);
+        for (uint32_t j = 0; j < now; j++) {
+            const bool out = fabsf(a[j]) < least;
+            h[i + j] = out ? 0.0f : h[i + j];
+            kept += !out;
+        }
+    }
+    return kept;
+}
+
+cpu_active ht_cpu_activate(const cpu_op *op, const ht_ffn_item *it, uint32_t t, uint32_t r0, uint32_t n, const float *g,
+                           const float *u)
 {
     const ht_op_ffn *f = &op->op.ffn;
     const ht_vec_kernels *v = &op->x->kernels.vec;
+    const uint32_t slot = it->slot + t;
     float *h = f->h.f + (size_t)slot * f->h.stride + r0;
-    uint32_t active = v->glu(f->act, f->act_param, g, u, n, h);
+    const uint32_t all = v->glu(f->act, f->act_param, g, u, n, h);
+    cpu_active c = { .active = all, .unmasked = all, .named = n };
 
-    if (unmasked)
-        *unmasked = active;
     if (f->mask) {
         const uint32_t *mask = f->mask + (size_t)slot * f->mask_stride;
-        active = 0;
+        c.active = 0;
         for (uint32_t i = 0; i < n; i++) {
             h[i] = mask[(r0 + i) / 32] >> (r0 + i) % 32 & 1 ? h[i] : 0.0f;
-            active += h[i] != 0.0f;
+            c.active += h[i] != 0.0f;
+        }
+    }
+    if (g && it->gate_least > 0.0f)
+        c.named = cut_by_gate(f, v, it->gate_least, g, n, h);
+    if (it->gate_least > 0.0f || it->h_least > 0.0f) {
+        c.active = 0;
+        for (uint32_t i = 0; i < n; i++) {
+            h[i] = fabsf(h[i]) < it->h_least ? 0.0f : h[i];
+            c.active += h[i] != 0.0f;
         }
     }
     if (f->h.q8.stride && !f->h_norm) {
         size_t at = (size_t)slot * f->h.q8.stride + r0;
         v->quantise_q8(h, n, f->h.q8.q + at, f->h.q8.d + at / 32, f->h.q8.s + at / 16);
     }
-    return active;
+    return c;
+}
+
+uint32_t ht_cpu_list_least(const cpu_op *op, float least, const float *g, uint32_t r0, uint32_t n_g, uint32_t *list,
+                           uint32_t n, float *tmp)
+{
+    const ht_op_ffn *f = &op->op.ffn;
+    uint32_t k = 0;
+
+    op->x->kernels.vec.glu(f->act, f->act_param, NULL, g, n_g, tmp);
+    for (uint32_t i = 0; i < n; i++) {
+        const uint32_t j = list[i];
+        list[k] = j;
+        k += !(fabsf(tmp[j - r0]) < least);
+    }
+    return k;
 }
 
 void ht_cpu_count_active(const ht_op_ffn *f, uint64_t active, uint64_t n)
@@ -111,7 +155,7 @@ static void token_neurons(const cpu_op *op, uint32_t first, uint32_t n_chunks, u
     product_and_bias(op, it, HT_ROLE_UP, r0, n, 0, 1, &f->x, u, n, thread);
     if (!ht_stream_commit(op->x->stream, thread))
         return;
-    ht_cpu_count_active(f, ht_cpu_activate(op, it->slot, r0, n, gate ? g : NULL, u, NULL), n);
+    ht_cpu_count_active(f, ht_cpu_activate(op, it, 0, r0, n, gate ? g : NULL, u).active, n);
     ht_cpu_count_rows(f, &it->part[HT_ROLE_GATE], n);
     ht_cpu_count_rows(f, &it->part[HT_ROLE_UP], n);
 }
@@ -149,6 +193,7 @@ static void neurons_chunk(const cpu_op *op, uint32_t chunk, uint32_t thread)
     uint32_t x0 = it->tokens ? it->slot : 0, step = CPU_TILE / grain;
     float *g = cpu_tile(op, thread, 0), *u = cpu_tile(op, thread, 1);
     uint64_t active = 0, unmasked = 0, predicted = 0;
+    const bool cut = it->gate_least > 0.0f || it->h_least > 0.0f;
 
     for (uint32_t t0 = first; t0 < end; t0 += step) {
         uint32_t nt = end - t0 < step ? end - t0 : step;
@@ -156,19 +201,18 @@ static void neurons_chunk(const cpu_op *op, uint32_t chunk, uint32_t thread)
             product_and_bias(op, it, HT_ROLE_GATE, r0, n, x0 + t0, nt, x, g, grain, thread);
         product_and_bias(op, it, HT_ROLE_UP, r0, n, x0 + t0, nt, x, u, grain, thread);
         for (uint32_t t = 0; t < nt; t++) {
-            uint32_t before = 0, slot = it->slot + t0 + t;
-            uint32_t after = ht_cpu_activate(op, slot, r0, n, gate ? g + (size_t)t * grain : NULL, u + (size_t)t * grain,
-                                             &before);
-            active += after;
-            unmasked += before;
-            predicted += f->mask && f->counts ? masked(f, slot, r0, n) : 0;
+            const cpu_active c = ht_cpu_activate(op, it, t0 + t, r0, n, gate ? g + (size_t)t * grain : NULL,
+                                                 u + (size_t)t * grain);
+            active += c.active;
+            unmasked += c.unmasked;
+            predicted += !f->counts ? 0 : f->mask ? masked(f, it->slot + t0 + t, r0, n) : cut ? c.named : 0;
         }
     }
     if (end <= first)
         return;
     ht_cpu_count_active(f, active, (uint64_t)n * (end - first));
     if (f->counts)
-        count_mask(f->counts, (uint64_t)n * (end - first), unmasked, predicted, f->mask ? active : 0);
+        count_mask(f->counts, (uint64_t)n * (end - first), unmasked, predicted, f->mask || cut ? active : 0);
 }
 
 void ht_cpu_h_norm(const cpu_op *op, uint32_t slot, uint32_t thread)

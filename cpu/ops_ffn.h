@@ -7,10 +7,18 @@
 
 /* y[t * ld + i] += bias[i]; NULL: nothing. */
 void ht_cpu_add_bias(float *y, size_t ld, const float *bias, uint32_t n_tok, uint32_t n);
-/* h = act(g) * u for neurons [r0, r0 + n) in `slot` (g NULL: no gate), the mask applied, and its 8-bit form; how many
- * are not zero; *unmasked (NULL: not wanted): how many were not before the mask. */
-uint32_t ht_cpu_activate(const cpu_op *op, uint32_t slot, uint32_t r0, uint32_t n, const float *g, const float *u,
-                         uint32_t *unmasked);
+/* What became of some neurons: not zero; not zero before the mask and the thresholds; named by the mask, or by the
+ * threshold of the gate (all where there is neither). */
+typedef struct cpu_active {
+    uint32_t active, unmasked, named;
+} cpu_active;
+/* h = act(g) * u for neurons [r0, r0 + n) of the item's token t (g NULL: no gate), the mask and the thresholds applied,
+ * and its 8-bit form. named is counted for thresholds only. */
+cpu_active ht_cpu_activate(const cpu_op *op, const ht_ffn_item *it, uint32_t t, uint32_t r0, uint32_t n, const float *g,
+                           const float *u);
+/* Of n neurons of the list (numbers from r0 on, as g counts) those with |act(g)| >= least, or no number, in place. */
+uint32_t ht_cpu_list_least(const cpu_op *op, float least, const float *g, uint32_t r0, uint32_t n_g, uint32_t *list,
+                           uint32_t n, float *tmp);
 void ht_cpu_count_active(const ht_op_ffn *f, uint64_t active, uint64_t n);
 /* n rows of w (none where w is not there) were read. */
 void ht_cpu_count_rows(const ht_op_ffn *f, const ht_part *w, uint64_t n);

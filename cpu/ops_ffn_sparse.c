@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * The feed-forward operation of one token on the CPU where neurons are skipped: those whose activation is zero, and
- * those that a mask leaves out. Same bits as ops_ffn.c, which computes them all.
+ * those that a mask or a threshold leaves out. Same bits as ops_ffn.c, which computes them all.
  *
  * Neurons: a thread takes a run of some hundred, scans their gate rows (without a gate: their up rows), lists those
  * whose gate is open and gathers their up rows. Where most are open, the up rows are scanned as well: gathering costs
@@ -90,13 +90,15 @@ static void sparse_neurons(const cpu_op *op, uint32_t first, uint32_t n_chunks, 
     if (gate) {
         listed_rows(op, it, HT_ROLE_GATE, r0, n, list, n_list, g, tmp);
         gates = rows_read(n_list, n);
-        if (f->sparse && ht_activation_has_zeros(f->act))
+        if (f->sparse && it->gate_least > 0.0f) /* what is zero lies below it */
+            n_list = ht_cpu_list_least(op, it->gate_least, g, r0, n, list, n_list, tmp);
+        else if (f->sparse && ht_activation_has_zeros(f->act))
             n_list = list_open(f, g, r0, list, n_list);
     }
     listed_rows(op, it, HT_ROLE_UP, r0, n, list, n_list, u, tmp);
     if (!ht_stream_commit(op->x->stream, thread))
         return;
-    ht_cpu_count_active(f, ht_cpu_activate(op, it->slot, r0, n, gate ? g : NULL, u, NULL), n);
+    ht_cpu_count_active(f, ht_cpu_activate(op, it, 0, r0, n, gate ? g : NULL, u).active, n);
     ht_cpu_count_rows(f, &it->part[HT_ROLE_GATE], gates);
     ht_cpu_count_rows(f, &it->part[HT_ROLE_UP], rows_read(n_list, n));
 }

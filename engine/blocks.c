@@ -19,7 +19,8 @@ hearth_status hearth_model_get_block(const hearth_model *m, uint32_t layer, hear
                             .activation = ht_activation_name(m->m.act),
                             .activation_param = m->m.act_param,
                             .has_zeros = ht_activation_has_zeros(m->m.act),
-                            .row_bytes = ht_predict_source(ff, 0)->stride };
+                            .row_bytes = ht_predict_source(ff, 0)->stride,
+                            .plain = !ff->bias[HT_ROLE_GATE] && !ff->sub_norm.w };
     HT_RESULT(out, &i);
     return HEARTH_OK;
 }

@@ -83,7 +83,7 @@ static void layout(ht_forward *f, carver *c)
     f->logits = carve(c, (size_t)f->logit_rows * m->n_vocab, sizeof(float));
     f->loads = carve(c, m->n_layer, sizeof *f->loads);
     f->ffn_work = f->sparse || m->columns ? carve(c, 1, ht_ffn_work_bytes(m->max_used, m->max_ff, m->d_model)) : NULL;
-    if (m->predict) {
+    if (m->predict && m->predict->masks) {
         uint32_t rank = m->predict->max_rank;
         f->mask_words = (m->max_ff + 31) / 32;
         f->mask = carve(c, slots * f->mask_words, sizeof(uint32_t));

@@ -156,13 +156,11 @@ static ht_status open_executor(hearth_model *m, const hearth_model_params *p, ht
 
 /* Down projections neuron-major, for a model whose activations are often zero: half of what weights and tables leave,
  * so that contexts have room. */
-static ht_status open_sparse(hearth_model *m, const hearth_model_params *p, ht_error *err)
+static ht_status set_sparse(hearth_model *m, hearth_progress_fn *progress, void *user, ht_error *err)
 {
     uint64_t left = m->budget.ram_bytes, taken = m->m.weight_bytes + m->exec_bytes + m->table_bytes;
     ht_status st;
 
-    if (p->sparsity == HEARTH_SPARSITY_OFF || !ht_activation_has_zeros(m->m.act))
-        return HT_OK;
     m->sparse = true;
     if (!left) {
         left = ht_os_ram_available();
@@ -170,7 +168,7 @@ static ht_status open_sparse(hearth_model *m, const hearth_model_params *p, ht_e
     }
     if ((st = ht_store_reserve(&m->store, m->f32, left > taken ? (left - taken) / 2 : 0, err)) != HT_OK)
         return st;
-    if (p->sparsity != HEARTH_SPARSITY_EXACT || !m->store.planned)
+    if (m->sparsity != HEARTH_SPARSITY_EXACT || !m->store.planned)
         return HT_OK;
     const double t0 = ht_os_now();
     uint64_t built = 0;
@@ -180,12 +178,20 @@ static ht_status open_sparse(hearth_model *m, const hearth_model_params *p, ht_e
             built += n;
             if (st != HT_OK)
                 return ht_fail(err, st, "a down projection of layer %u cannot be transposed", i / 2);
-            if (n && p->progress && !p->progress(p->progress_user, "preparing", built, m->store.planned))
+            if (n && progress && !progress(user, "preparing", built, m->store.planned))
                 return ht_fail(err, HT_ECANCELLED, "cancelled");
         }
     ht_model_log(m, HEARTH_LOG_INFO, "down projections are held neuron-major too: %.0f MiB, made in %.1f s",
                  (double)m->store.planned / (1 << 20), ht_os_now() - t0);
     return HT_OK;
+}
+
+static ht_status open_sparse(hearth_model *m, const hearth_model_params *p, ht_error *err)
+{
+    m->sparsity = p->sparsity;
+    return p->sparsity == HEARTH_SPARSITY_OFF || !ht_activation_has_zeros(m->m.act)
+               ? HT_OK
+               : set_sparse(m, p->progress, p->progress_user, err);
 }
 
 /* A PowerInfer model was made to be run with its predictors: that the file is such a one is the user's wish. */
@@ -380,10 +386,9 @@ hearth_status hearth_model_predict(hearth_model *m, const char *profile, hearth_
     ht_predict *p;
     ht_status st;
 
-    if (!m->exec || !m->sparse)
+    if (!m->exec || m->sparsity == HEARTH_SPARSITY_OFF)
         return (hearth_status)ht_fail(err, HT_EINVAL,
-                                      "neurons are foretold where they can be skipped: not with sparsity off, and "
-                                      "of activations that have zeros");
+                                      "neurons are foretold where they can be skipped: not with sparsity off");
     ht_os_lock(&m->budget_lock);
     bool busy = m->reserved || (m->m.predict && m->m.predict->file);
     ht_os_unlock(&m->budget_lock);
@@ -393,8 +398,11 @@ hearth_status hearth_model_predict(hearth_model *m, const char *profile, hearth_
     if ((st = (ht_status)hearth_model_fingerprint(m, fingerprint, error)) != HT_OK ||
         (st = ht_predict_open(&p, profile, &m->m, fingerprint, err)) != HT_OK)
         return (hearth_status)st;
+    if (p->masks && !ht_activation_has_zeros(m->m.act))
+        st = ht_fail(err, HT_EINVAL, "%s foretells zeros, and the activation %s has none", profile,
+                     ht_activation_name(m->m.act));
     uint64_t taken = m->m.weight_bytes + m->exec_bytes + m->table_bytes, budget = m->budget.ram_bytes;
-    if (budget && (budget < taken || budget - taken < p->bytes))
+    if (st == HT_OK && budget && (budget < taken || budget - taken < p->bytes))
         st = ht_fail(err, HT_ENOMEM, "the signs of the weights, for predictors, take %.0f MiB more than the budget",
                      (double)(p->bytes + taken - budget) / (1 << 20));
     if (st == HT_OK && budget) { /* neuron-major parts yield */
@@ -409,6 +417,15 @@ hearth_status hearth_model_predict(hearth_model *m, const char *profile, hearth_
     ht_predict_close(&m->m.predict); /* the file's own */
     m->m.predict = p;
     m->table_bytes += p->bytes;
+    if (p->thresholds && !m->sparse && (st = set_sparse(m, NULL, NULL, err)) != HT_OK) {
+        m->m.predict = NULL;
+        m->sparse = false;
+        m->table_bytes -= p->bytes;
+        ht_store_close(&m->store);
+        ht_store_open(&m->store, &m->m);
+        ht_predict_close(&p);
+        return (hearth_status)st;
+    }
     if (p->bytes)
         ht_model_log(m, HEARTH_LOG_INFO, "signs of the weights, for predictors: %.0f MiB, made in %.1f s",
                      (double)p->bytes / (1 << 20), ht_os_now() - t0);

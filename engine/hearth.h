@@ -130,8 +130,9 @@ HEARTH_API void hearth_model_close(hearth_model **m);
 /* From now on the model's feed-forward blocks compute the neurons that the predictors of this profile name and take the
  * others as zero: faster, and no longer the same tokens (hearth_profiler.h, docs/predictors.md). Before any session is open.
  * They take the place of predictors that the file brings itself.
- * Fails: EMISMATCH (a profile of another model), EINVAL (it holds no predictor, or the model was opened with sparsity OFF or
- * for its vocabulary only), EBUSY (a session is open, or predictors are in use already), EFORMAT, EUNSUPPORTED, EIO,
+ * Fails: EMISMATCH (a profile of another model), EINVAL (it holds no predictor, or foretells zeros that the activation does
+ * not have, or the model was opened with sparsity OFF or for its vocabulary only), EBUSY (a session is open, or predictors
+ * are in use already), EFORMAT, EUNSUPPORTED, EIO,
  * ENOMEM; the model then stays as it was. */
 HEARTH_API hearth_status hearth_model_predict(hearth_model *m, const char *profile, hearth_error *err);
 
@@ -181,6 +182,7 @@ typedef struct hearth_block_info {
     float activation_param;    /* FATReLU's threshold */
     bool has_zeros;            /* the activation gives exact zeros: neurons can be skipped */
     uint64_t row_bytes;        /* stored bytes of a neuron's gate row (its up row where there is no gate) */
+    bool plain;                /* nothing is added to the gate's product, hidden units are act(gate) times up: no bias, no norm */
 } hearth_block_info;
 HEARTH_API hearth_status hearth_model_get_block(const hearth_model *m, uint32_t layer, hearth_block_info *info);
 
@@ -289,7 +291,8 @@ typedef struct hearth_stats {
     uint64_t kv_bytes, scratch_bytes;      /* committed now, of this session */
     uint64_t weight_bytes_read;            /* in passes of one token: skipped rows of feed-forward blocks are not in it */
     /* Of passes of several tokens (prompts, texts scored), which compute every neuron: neurons and those not zero; with
-     * predictors also those predicted, and those of both. Recall is hit / active, precision hit / predicted. */
+     * predictors also those predicted, and those of both. Recall is hit / active, precision hit / predicted. With
+     * thresholds those count as predicted whose gate is large enough, as both those that were not set to zero. */
     uint64_t mask_neurons, mask_active, mask_predicted, mask_hit;
     uint64_t thread_scratch_bytes;         /* of the model's threads, shared by its sessions */
     uint64_t single_passes;                /* such passes: decoding steps, and prompts of one token */

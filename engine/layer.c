@@ -239,9 +239,21 @@ static void look_at(ht_layer_load *l)
     l->seen_neurons = neurons;
 }
 
+/* By masks, before the block. */
 static bool foretold(const ht_forward *f, uint32_t il)
 {
-    return f->m->predict && f->m->predict->layers[il].kind != HT_PREDICT_EXACT;
+    return f->m->predict && ht_predict_masks(&f->m->predict->layers[il]);
+}
+
+/* By thresholds, within it. */
+static void set_thresholds(const ht_forward *f, uint32_t il, uint32_t expert, ht_ffn_item *it)
+{
+    const ht_predict_layer *p = f->m->predict ? &f->m->predict->layers[il] : NULL;
+
+    if (!p || p->kind != HT_PREDICT_THRESHOLD)
+        return;
+    it->gate_least = p->gate_least[expert];
+    it->h_least = p->hidden_least[expert];
 }
 
 static ht_op_ffn ffn_op(ht_forward *f, const ht_ffn *ff, ht_ffn_item *items, uint32_t n_items, uint32_t n_ff, float *y,
@@ -363,6 +375,7 @@ static ht_status dense_ffn(ops *o, ht_forward *f, uint32_t il, uint32_t n, float
     it->n_tokens = n;
     if ((st = ht_store_want(f->store, &whole, 1, il, &t)) || (st = lease_item(f, ff, &t, 0, it)))
         return ht_fail(err, st, "weights of layer %u are not available", il);
+    set_thresholds(f, il, 0, it);
     if (foretold(f, il))
         foretell(o, f, il, 0, it);
     add(o, HT_OP_FFN)->ffn = ffn_op(f, ff, it, 1, ff->n_ff, y, il, false, n);
@@ -444,6 +457,8 @@ static ht_status mixture(ops *o, ht_forward *f, uint32_t il, uint32_t n, const h
     for (uint32_t i = 0; i < n_items; i++)
         if ((st = lease_item(f, ff, &t, i, &items[i])) != HT_OK)
             return ht_fail(err, st, "expert %u of layer %u is not available", f->clusters[i].expert, il);
+    for (uint32_t i = 0; i < n_items; i++)
+        set_thresholds(f, il, f->clusters[i].expert, &items[i]);
     for (uint32_t i = 0; foretold(f, il) && i < n_items; i++) {
         foretell(o, f, il, f->clusters[i].expert, &items[i]);
         if (o->n == MAX_OPS / 2 && (st = submit(f, o, NULL, err)) != HT_OK)

@@ -31,7 +31,8 @@ struct hearth_model {
     uint32_t threads;
     ht_isa isa;
     bool f32;
-    bool sparse;          /* what is zero is left out */
+    bool sparse;          /* what is zero, or taken as zero, is left out */
+    hearth_sparsity sparsity; /* as it was asked for */
     ht_part (**replaced)[HT_N_ROLES]; /* [n_layer] the file's own parts, where some were replaced; NULL: nowhere */
     hearth_log_fn *log;
     void *log_user;

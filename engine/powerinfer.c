@@ -20,20 +20,20 @@ ht_status ht_predict_own(ht_predict **out, const ht_model *m, ht_error *err)
     if (!p)
         return ht_fail(err, HT_ENOMEM, "predictors");
     p->n_layer = m->n_layer;
-    p->residual = true;
+    p->residual = p->masks = true;
     p->layers = calloc(m->n_layer, sizeof *p->layers);
-    p->thresholds = malloc(m->max_ff * sizeof *p->thresholds);
-    if (!p->layers || !p->thresholds) {
+    p->own_thresholds = malloc(m->max_ff * sizeof *p->own_thresholds);
+    if (!p->layers || !p->own_thresholds) {
         ht_predict_close(&p);
         return ht_fail(err, HT_ENOMEM, "predictors");
     }
     for (; n_ff < m->max_ff; n_ff++)
-        p->thresholds[n_ff] = m->sparse_threshold;
+        p->own_thresholds[n_ff] = m->sparse_threshold;
     for (uint32_t il = 0; il < m->n_layer; il++) {
         const ht_ffn *ff = &m->layers[il].ffn;
         if (!ff->fc1.host)
             continue;
-        p->layers[il] = (ht_predict_layer){ .kind = HT_PREDICT_LOW_RANK, .threshold = p->thresholds, .a = ff->fc1,
+        p->layers[il] = (ht_predict_layer){ .kind = HT_PREDICT_LOW_RANK, .threshold = p->own_thresholds, .a = ff->fc1,
                                             .b = ff->fc2, .relu = true, .residual = true };
         p->max_rank = ff->fc1.n > p->max_rank ? ff->fc1.n : p->max_rank;
         p->bytes_per_token += bytes_of(&ff->fc1) + bytes_of(&ff->fc2);

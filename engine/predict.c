@@ -48,6 +48,21 @@ static ht_status read_thresholds(const reader *r, uint32_t il)
     return HT_OK;
 }
 
+/* A number of 0 or more for each expert. */
+static ht_status read_least(const reader *r, uint32_t il, const char *what, const float **out)
+{
+    const uint32_t n = r->m->layers[il].ffn.n_expert;
+    const ht_tensor *t = tensor(r, il, what, n, 1);
+
+    if (!t || t->type != HT_F32 || (uintptr_t)t->data % sizeof(float))
+        return nonsense(r, il, "no two thresholds for each expert");
+    *out = t->data;
+    for (uint32_t i = 0; i < n; i++)
+        if (!((*out)[i] >= 0.0f && isfinite((*out)[i])))
+            return nonsense(r, il, "a threshold is no number of 0 or more");
+    return HT_OK;
+}
+
 static ht_part matrix(const ht_tensor *t)
 {
     return (ht_part){ .layout = HT_LAYOUT_ROWS,
@@ -84,20 +99,27 @@ static ht_status read_low_rank(const reader *r, uint32_t il)
 
 static ht_status read_layer(const reader *r, uint32_t il, ht_str method)
 {
-    static const char *const names[] = { "exact", "sign", "lowrank" };
+    static const char *const names[] = { "exact", "sign", "lowrank", "threshold" };
+    enum { KINDS = sizeof names / sizeof *names };
     const ht_ffn *ff = &r->m->layers[il].ffn;
     ht_predict_layer *l = &r->p->layers[il];
     ht_status st;
     uint32_t k = 0;
 
-    while (k < 3 && (method.n != strlen(names[k]) || memcmp(method.s, names[k], method.n) != 0))
+    while (k < KINDS && (method.n != strlen(names[k]) || memcmp(method.s, names[k], method.n) != 0))
         k++;
-    if (k == 3 && method.n)
+    if (k == KINDS && method.n)
         return ht_fail(r->err, HT_EUNSUPPORTED, "%s: layer %u has a predictor that this version does not know", r->path,
                        il);
-    l->kind = k == 3 ? HT_PREDICT_EXACT : (ht_predict_kind)k;
+    l->kind = k == KINDS ? HT_PREDICT_EXACT : (ht_predict_kind)k;
     if (l->kind == HT_PREDICT_EXACT)
         return HT_OK;
+    if (l->kind == HT_PREDICT_THRESHOLD) {
+        r->p->thresholds = true;
+        st = read_least(r, il, "gate_threshold", &l->gate_least);
+        return st == HT_OK ? read_least(r, il, "hidden_threshold", &l->hidden_least) : st;
+    }
+    r->p->masks = true;
     if ((st = read_thresholds(r, il)) != HT_OK)
         return st;
     r->p->bytes_per_token += (uint64_t)ff->n_ff * ff->n_used * sizeof(float);
@@ -195,7 +217,7 @@ void ht_predict_close(ht_predict **pp)
         return;
     ht_gguf_close(&p->file);
     free(p->signs);
-    free(p->thresholds);
+    free(p->own_thresholds);
     free(p->layers);
     free(p);
     *pp = NULL;

@@ -108,12 +108,14 @@ typedef struct hearth_profile_layer {
     float shared_density, shared_overlap;
     const float *shared_frequency, *shared_magnitude; /* [shared_n_ff] */
     /* how its active neurons are foretold */
-    const char *method; /* "exact", "sign", "lowrank"; NULL: not known */
+    const char *method; /* "exact", "sign", "lowrank", "threshold"; NULL: not known */
     float recall, precision, predicted_density;
     const float
         *threshold; /* [n_expert][n_ff] of the predictor's score, NULL: no predictor. -INFINITY: always computed */
     uint32_t rank, inputs;      /* of a low-rank predictor; inputs: the width of the model */
     const float *low_a, *low_b; /* [rank][inputs], [n_ff][rank]: set by training, left out where a profile is read */
+    /* [n_expert] of method "threshold": neurons are zero where |act(gate)| is below the one, or |hidden unit| below the other */
+    const float *gate_threshold, *hidden_threshold;
 } hearth_profile_layer;
 
 /* A point of the curve of loss against speed. Negative: not known. */
@@ -121,7 +123,8 @@ typedef struct hearth_profile_point {
     float kl_mean, kl_p99; /* nat, against the dense model on held-out text */
     float top1_agreement;
     float weight_bytes_per_token;
-    float speed; /* of the dense model's, as bytes read tell it */
+    float speed;   /* of the dense model's, as bytes read tell it */
+    float density; /* share of hidden units that are not zero, as it was aimed at; thresholds only */
 } hearth_profile_point;
 
 /* ---- Predictors -------------------------------------------------------------------------------------------------- */
@@ -132,6 +135,8 @@ typedef struct hearth_train_params {
     double quality; /* loss that may be spent: mean KL divergence in nat against the dense model; 0: 0.01. The 99th
                      * percentile stays below 25 times as much, the share of tokens whose likeliest successor is
                      * another below 3 times */
+    double density; /* 0: what `quality` allows. Else thresholds are made that leave this share of the hidden units, whatever
+                     * the loss: 0.05 to 1 */
     uint64_t sample_tokens;       /* to learn from, spread over the text; 0: 8192, or what 1 GiB and some minutes hold */
     uint64_t check_tokens;        /* held-out tokens scored at each trial; 0: 4096, or what 512 MiB of logits hold */
     const char *scratch;          /* path for trial profiles; removed at the end */
@@ -143,12 +148,14 @@ typedef struct hearth_train_params {
         .size = sizeof(hearth_train_params)                                                                            \
     }
 
-/* Finds a predictor for every layer of a model whose activation has zeros: which kind costs fewest bytes, and the
- * thresholds at which the loss on `held_out`, scored token by token as decoding would compute it, stays within
- * `quality` (docs/predictors.md). path: the model's file; m: the same, open. The profile gets methods, thresholds and
+/* Finds a predictor for every layer: where the activation has zeros, which kind costs fewest bytes, and the thresholds of
+ * its scores; where it has none (or a density is asked for), thresholds of gates and hidden units, shared out among layers
+ * by what they do to the blocks' outputs. The loss on `held_out`, scored token by token as decoding would compute it, stays
+ * within `quality` (docs/predictors.md). path: the model's file; m: the same, open. The profile gets methods, thresholds and
  * the curve of every trial; where it fails the statistics stay. Samples, logits and trials take memory of their own
  * that no budget covers: about 2 GiB at most, and a second model's tables. Fails: EMISMATCH (a profile of another
- * model), EUNSUPPORTED (an activation without zeros), EINVAL (texts too short), ECANCELLED, EIO, ENOMEM. */
+ * model), EUNSUPPORTED (hidden units that are more than act(gate) times up: a norm, biases), EINVAL (texts too short, a
+ * density out of range), ECANCELLED, EIO, ENOMEM. */
 HEARTH_API hearth_status hearth_profile_train(hearth_profile *p, hearth_model *m, const char *path,
                                               const hearth_train_params *params, const char *text, size_t n,
                                               const char *held_out, size_t n_held_out, hearth_error *err);

@@ -62,6 +62,7 @@ static const struct {
     { KEY("curve.top1_agreement"), offsetof(hearth_profile_point, top1_agreement) },
     { KEY("curve.weight_bytes_per_token"), offsetof(hearth_profile_point, weight_bytes_per_token) },
     { KEY("curve.speed"), offsetof(hearth_profile_point, speed) },
+    { KEY("curve.density"), offsetof(hearth_profile_point, density) }, /* not in the first profiles */
 };
 
 /* Arrays of one number for each neuron, expert or pair, as tensors. */
@@ -76,6 +77,8 @@ static const struct {
     { "frequency", offsetof(hearth_profile_layer, frequency), PER_NEURON, 1 },
     { "magnitude", offsetof(hearth_profile_layer, magnitude), PER_NEURON, 0 },
     { "predict_threshold", offsetof(hearth_profile_layer, threshold), PER_NEURON, ANY_NUMBER },
+    { "gate_threshold", offsetof(hearth_profile_layer, gate_threshold), PER_EXPERT, 0 },
+    { "hidden_threshold", offsetof(hearth_profile_layer, hidden_threshold), PER_EXPERT, 0 },
     { "expert_frequency", offsetof(hearth_profile_layer, expert_frequency), PER_EXPERT, 1 },
     { "transition_expert", offsetof(hearth_profile_layer, next_expert), PER_NEXT, EXPERT_ID },
     { "transition", offsetof(hearth_profile_layer, next_share), PER_NEXT, 1 },
@@ -409,7 +412,11 @@ static hearth_status read_curve(const reader *r, hearth_profile *p)
     double *v = malloc((p->n_points + 1) * sizeof *v);
     hearth_status st = p->points && v ? HEARTH_OK : no_memory(r);
     for (size_t k = 0; k < COUNT(point_floats) && st == HEARTH_OK; k++) {
-        if (!numbers(r, point_floats[k].key, p->n_points, v))
+        if (point_floats[k].offset == offsetof(hearth_profile_point, density) &&
+            hearth_file_find_meta(r->f, point_floats[k].key) < 0)
+            for (uint32_t i = 0; i < p->n_points; i++)
+                v[i] = -1;
+        else if (!numbers(r, point_floats[k].key, p->n_points, v))
             st = damaged(r, point_floats[k].key);
         for (uint32_t i = 0; i < p->n_points && st == HEARTH_OK; i++) {
             const bool speed = point_floats[k].offset == offsetof(hearth_profile_point, speed);

@@ -123,6 +123,94 @@ static void loss_curve(ht_page *page, const hearth_profile *p)
     free(sorted);
 }
 
+/* Loss over density, where thresholds gave the curve. */
+static void density_curve(ht_page *page, const hearth_profile *p)
+{
+    static const char *const classes[] = { "one", "two dashed" };
+    static const char *const names[] = { "mean KL divergence", "99th percentile" };
+    double *x = malloc((p->n_points + 1) * sizeof *x), *mean = malloc((p->n_points + 1) * sizeof *mean);
+    double *p99 = malloc((p->n_points + 1) * sizeof *p99), least = 1e-2, most = 1e-3;
+    uint32_t n = 0;
+
+    if (!x || !mean || !p99)
+        ht_page_fail(page);
+    for (uint32_t i = 0; x && mean && p99 && i < p->n_points; i++) { /* few: sorted as they come */
+        const hearth_profile_point *q = &p->points[i];
+        uint32_t at = n;
+        if (q->density < 0.0f || !(q->kl_mean > 0.0f) || !(q->kl_p99 > 0.0f))
+            continue;
+        for (; at > 0 && x[at - 1] > (double)q->density; at--) {
+            x[at] = x[at - 1];
+            mean[at] = mean[at - 1];
+            p99[at] = p99[at - 1];
+        }
+        x[at] = (double)q->density;
+        mean[at] = (double)q->kl_mean;
+        p99[at] = (double)q->kl_p99;
+        n++;
+        least = fmin(least, (double)q->kl_mean);
+        most = fmax(most, fmax((double)q->kl_p99, (double)q->kl_mean));
+    }
+    if (n) {
+        ht_chart c = ht_chart_begin(
+            page, "Loss against density",
+            "What leaving out small neurons costs: share of the hidden units that stay, as it was aimed at, and the loss "
+            "on text that the thresholds were not made from; the ringed point is chosen.",
+            (ht_axis){ .label = "density", .max = 1, .percent = true },
+            (ht_axis){ .label = "KL divergence, nat",
+                       .min = pow(10, floor(log10(fmax(least, 1e-9)))),
+                       .max = pow(10, ceil(log10(most))),
+                       .log = true });
+        ht_chart_line(&c, "two dashed", "99th percentile", n, x, p99);
+        ht_chart_line(&c, "one", "mean", n, x, mean);
+        for (uint32_t i = 0; i < p->n_points; i++) {
+            const hearth_profile_point *q = &p->points[i];
+            char name[160];
+            if (q->density < 0.0f || !(q->kl_mean > 0.0f))
+                continue;
+            snprintf(name, sizeof name, "density %d %%: mean KL %d.%04d nat, %d.%d %% same likeliest token%s",
+                     (int)(100 * (double)q->density + 0.5), (int)q->kl_mean, (int)(10000 * (double)q->kl_mean) % 10000,
+                     (int)(100 * (double)q->top1_agreement), (int)(1000 * (double)q->top1_agreement) % 10,
+                     i == p->chosen ? ", chosen" : "");
+            ht_chart_dot(&c, i == p->chosen ? "one chosen" : "one", name, (double)q->density, (double)q->kl_mean,
+                         i == p->chosen ? 7 : 4);
+        }
+        ht_chart_end(&c);
+        ht_page_legend(page, 2, classes, names);
+        ht_page_raw(page, "</figure>\n");
+    }
+    free(x);
+    free(mean);
+    free(p99);
+}
+
+/* How many layers are foretold how. */
+static void kinds(ht_page *page, const hearth_profile *p)
+{
+    static const struct {
+        const char *method, *is;
+    } known[] = { { "exact", "computed gates, only zeros left out" },
+                  { "sign", "signs of the weights" },
+                  { "lowrank", "small matrices" },
+                  { "threshold", "thresholds of gates and hidden units" } };
+    char line[200];
+    bool any = false;
+
+    for (size_t k = 0; k < sizeof known / sizeof *known; k++) {
+        uint32_t n = 0;
+        for (uint32_t i = 0; i < p->n_layer; i++)
+            n += p->layers[i].method && !strcmp(p->layers[i].method, known[k].method);
+        if (!n)
+            continue;
+        snprintf(line, sizeof line, "%s%u layer%s by %s (%s)", any ? "; " : "<p>", n, n == 1 ? "" : "s",
+                 known[k].method, known[k].is);
+        ht_page_raw(page, line);
+        any = true;
+    }
+    if (any)
+        ht_page_raw(page, ".</p>\n");
+}
+
 void ht_report_predictors(ht_page *page, const hearth_profile *p)
 {
     bool known = p->n_points > 0, sizes = false, recall = false;
@@ -132,14 +220,18 @@ void ht_report_predictors(ht_page *page, const hearth_profile *p)
     }
     if (!known && !recall && !sizes)
         return;
-    ht_page_raw(page, "<h2>Predictors</h2>\n<div class=\"grid2\">\n");
+    ht_page_raw(page, "<h2>Predictors</h2>\n");
+    kinds(page, p);
+    ht_page_raw(page, "<div class=\"grid2\">\n");
     if (recall)
         predictor_lines(page, p);
     if (sizes)
         ht_report_bars(page, p, "Named active",
                        "Share of the neurons that the predictor lets be computed; line: those that are active.",
                        "named", predicted_of, density_of);
-    if (known)
+    if (known) {
         loss_curve(page, p);
+        density_curve(page, p);
+    }
     ht_page_raw(page, "</div>\n");
 }

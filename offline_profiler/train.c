@@ -11,24 +11,11 @@
 
 #include "offline_profiler/train.h"
 
-enum { TRIALS = 9, PROBE_TOKENS = 1024, PROBE_PRICE = 8, SAMPLES = 8192, LEAST_SAMPLES = 512, SAMPLE_BYTES = 1 << 30 };
+enum { TRIALS = 9, PROBE_PRICE = 8, SAMPLES = 8192, LEAST_SAMPLES = 512, SAMPLE_BYTES = 1 << 30 };
 static const double p99_share = 25, disagreement_share = 3;
 #define SAMPLE_PRODUCTS 2e12 /* about ten minutes of one core */
 
-typedef struct search {
-    hearth_profile *p;
-    hearth_model *m;
-    const char *path;
-    hearth_train_params params;
-    ht_fit_layer *layers;
-    double *cost; /* [layer] loss per share of the layer's energy that is missed */
-    ht_scorer scorer;
-    float **threshold; /* [layer] of the trial at hand, owned by the profile */
-    ht_error *err;
-    uint32_t done, d_model;
-} search;
-
-static bool told(search *s, const char *what, uint32_t done, uint32_t of)
+bool ht_search_told(ht_search *s, const char *what, uint32_t done, uint32_t of)
 {
     if (!s->params.progress || s->params.progress(s->params.progress_user, what, done, of))
         return true;
@@ -38,8 +25,8 @@ static bool told(search *s, const char *what, uint32_t done, uint32_t of)
 
 static bool go_on(void *user)
 {
-    search *s = user;
-    return told(s, "measuring", s->done, s->p->n_layer + TRIALS);
+    ht_search *s = user;
+    return ht_search_told(s, "measuring", s->done, s->trials);
 }
 
 /* Bytes of the block at a price: rows that are looked at, and those of neurons that then turn out active. */
@@ -58,7 +45,7 @@ static double bytes_exact(const ht_fit_layer *f)
 }
 
 /* Writes into the profile what a layer does at a price; negative: exact. Returns the predictor, NULL: exact. */
-static const ht_fit *set_layer(search *s, uint32_t il, double price)
+static const ht_fit *set_layer(ht_search *s, uint32_t il, double price)
 {
     hearth_profile_layer *l = &s->p->layers[il];
     const ht_fit_layer *f = &s->layers[il];
@@ -88,14 +75,14 @@ static const ht_fit *set_layer(search *s, uint32_t il, double price)
     return best;
 }
 
-static double price_of(const search *s, uint32_t il, double multiplier)
+static double price_of(const ht_search *s, uint32_t il, double multiplier)
 {
     const double price = multiplier / s->cost[il], least = ht_price(0), most = ht_price(HT_PRICES - 1);
     return price < least ? least : price > most ? most : price;
 }
 
 /* The model with the profile's predictors as they stand. threads: 0: as the caller has it. */
-static hearth_status open_trial(search *s, uint32_t threads, hearth_model **m)
+static hearth_status open_trial(ht_search *s, uint32_t threads, hearth_model **m)
 {
     hearth_model_params how = HEARTH_MODEL_PARAMS_INIT;
     hearth_error *err = (hearth_error *)(void *)s->err;
@@ -116,9 +103,7 @@ static hearth_status open_trial(search *s, uint32_t threads, hearth_model **m)
     return st;
 }
 
-/* Scores the profile as it stands. The bytes are counted with one thread: how rows are shared out moves them a little,
- * and a profile must not depend on it. */
-static hearth_status trial(search *s, uint32_t tokens, bool bytes, ht_score *score)
+hearth_status ht_search_trial(ht_search *s, uint32_t tokens, bool bytes, ht_score *score)
 {
     hearth_error *err = (hearth_error *)(void *)s->err;
     hearth_model *m = NULL;
@@ -135,63 +120,69 @@ static hearth_status trial(search *s, uint32_t tokens, bool bytes, ht_score *sco
 
 /* What each layer's misses cost: trials with one layer foretold and all others exact. Layers that are exact at that
  * price too are not measured: they take the mean. */
-static hearth_status probe_layers(search *s)
+static hearth_status probe_layers(ht_search *s)
 {
-    double sum = 0;
-    uint32_t measured = 0;
     hearth_status st = HEARTH_OK;
 
     for (uint32_t il = 0; il < s->p->n_layer; il++)
         set_layer(s, il, -1);
     for (uint32_t il = 0; il < s->p->n_layer && st == HEARTH_OK; il++) {
         ht_score score = { 0 };
-        if (!told(s, "measuring", s->done++, s->p->n_layer + TRIALS))
+        if (!ht_search_told(s, "measuring", s->done++, s->trials))
             return HEARTH_ECANCELLED;
         const ht_fit *fit = set_layer(s, il, ht_price(PROBE_PRICE));
         s->cost[il] = -1;
-        if (fit && (st = trial(s, PROBE_TOKENS, false, &score)) == HEARTH_OK) {
+        if (fit && (st = ht_search_trial(s, HT_PROBE_TOKENS, false, &score)) == HEARTH_OK) {
             const double missed = ht_fit_at(fit, ht_price(PROBE_PRICE)).missed;
             s->cost[il] = score.kl_mean / (missed > 1e-6 ? missed : 1e-6);
-            sum += s->cost[il];
-            measured++;
         }
         set_layer(s, il, -1);
     }
-    const double mean = sum > 0 ? sum / measured : 1;
-    for (uint32_t il = 0; il < s->p->n_layer; il++) { /* noise must not make a layer free */
-        double *cost = &s->cost[il];
-        *cost = *cost < 0 ? mean : *cost > mean / 30 ? *cost : mean / 30;
-    }
+    ht_search_even_costs(s->cost, s->p->n_layer);
     return st;
 }
 
-static bool good_enough(const search *s, const ht_score *r)
+void ht_search_even_costs(double *cost, uint32_t n_layer)
+{
+    double sum = 0;
+    uint32_t measured = 0;
+
+    for (uint32_t il = 0; il < n_layer; il++) {
+        sum += cost[il] > 0 ? cost[il] : 0;
+        measured += cost[il] >= 0;
+    }
+    const double mean = sum > 0 ? sum / measured : 1;
+    for (uint32_t il = 0; il < n_layer; il++)
+        cost[il] = cost[il] < 0 ? mean : cost[il] > mean / 30 ? cost[il] : mean / 30;
+}
+
+bool ht_search_good(const ht_search *s, const ht_score *r)
 {
     const double q = s->params.quality;
     return r->kl_mean <= q && r->kl_p99 <= p99_share * q && 1 - r->agreement <= disagreement_share * q;
 }
 
-static int by_bytes(const void *a, const void *b)
+int ht_search_by_bytes(const void *a, const void *b)
 {
     const float x = ((const hearth_profile_point *)a)->weight_bytes_per_token;
     const float y = ((const hearth_profile_point *)b)->weight_bytes_per_token;
     return x < y ? -1 : x > y;
 }
 
-static void set_all(search *s, double multiplier)
+static void set_all(ht_search *s, double multiplier)
 {
     for (uint32_t il = 0; il < s->p->n_layer; il++)
         set_layer(s, il, multiplier > 0 ? price_of(s, il, multiplier) : -1);
 }
 
-static hearth_profile_point point(const ht_score *r, double dense_bytes)
+hearth_profile_point ht_search_point(const ht_score *r, double dense_bytes)
 {
     return (hearth_profile_point){ (float)r->kl_mean, (float)r->kl_p99, (float)r->agreement, (float)r->bytes,
-                                   (float)(dense_bytes / r->bytes) };
+                                   (float)(dense_bytes / r->bytes), -1 };
 }
 
 /* Bisection over the multiplier; every trial is a point of the curve. */
-static hearth_status bisect(search *s)
+static hearth_status bisect(ht_search *s)
 {
     hearth_model_info info = { .size = sizeof info };
     double lo = INFINITY, hi = 0, best = -1, best_bytes;
@@ -201,14 +192,14 @@ static hearth_status bisect(search *s)
     /* Every layer exact, whatever sparsity the caller's model was opened with. The layers' cheapest price is a trial
      * too. */
     set_all(s, -1);
-    st = trial(s, PROBE_TOKENS, true, &exact);
+    st = ht_search_trial(s, HT_PROBE_TOKENS, true, &exact);
     hearth_model_get_info(s->m, &info);
     hearth_profile_point *points = ht_profile_alloc(s->p, TRIALS + 1, sizeof *points);
     if (st != HEARTH_OK || !points)
         return points ? st : (hearth_status)ht_fail(s->err, HT_ENOMEM, "curve");
     s->p->points = points;
     s->p->n_points = 0;
-    points[s->p->n_points++] = point(&exact, (double)info.weight_bytes_per_token);
+    points[s->p->n_points++] = ht_search_point(&exact, (double)info.weight_bytes_per_token);
     best_bytes = exact.bytes;
     for (uint32_t il = 0; il < s->p->n_layer; il++) {
         lo = fmin(lo, s->cost[il] * ht_price(0));
@@ -216,13 +207,13 @@ static hearth_status bisect(search *s)
     }
     for (uint32_t i = 0; i < TRIALS; i++) {
         const double middle = sqrt(lo * hi);
-        if (!told(s, "measuring", s->done++, s->p->n_layer + TRIALS))
+        if (!ht_search_told(s, "measuring", s->done++, s->trials))
             return HEARTH_ECANCELLED;
         set_all(s, middle);
-        if ((st = trial(s, UINT32_MAX, true, &r)) != HEARTH_OK)
+        if ((st = ht_search_trial(s, UINT32_MAX, true, &r)) != HEARTH_OK)
             return st;
-        points[s->p->n_points++] = point(&r, (double)info.weight_bytes_per_token);
-        if (!good_enough(s, &r)) {
+        points[s->p->n_points++] = ht_search_point(&r, (double)info.weight_bytes_per_token);
+        if (!ht_search_good(s, &r)) {
             hi = middle;
             continue;
         }
@@ -233,14 +224,14 @@ static hearth_status bisect(search *s)
         }
     }
     set_all(s, best);
-    qsort(points, s->p->n_points, sizeof *points, by_bytes);
+    qsort(points, s->p->n_points, sizeof *points, ht_search_by_bytes);
     for (s->p->chosen = 0; s->p->chosen < s->p->n_points; s->p->chosen++)
         if (points[s->p->chosen].weight_bytes_per_token == (float)best_bytes)
             break;
     return HEARTH_OK;
 }
 
-static hearth_status learn(search *s, const char *text, size_t n)
+static hearth_status learn(ht_search *s, const char *text, size_t n)
 {
     hearth_model_info info = { .size = sizeof info };
     ht_samples samples;
@@ -253,12 +244,12 @@ static hearth_status learn(search *s, const char *text, size_t n)
     const uint64_t affordable = per_token > 0 ? (uint64_t)(SAMPLE_PRODUCTS / per_token) : most;
     const uint64_t enough = affordable > LEAST_SAMPLES ? affordable : LEAST_SAMPLES;
     const uint64_t room = s->params.sample_tokens ? s->params.sample_tokens : most < enough ? most : enough;
-    hearth_status st = ht_samples_take(&samples, s->m, room > 1u << 20 ? 1u << 20 : (uint32_t)room, text, n,
+    hearth_status st = ht_samples_take(&samples, s->m, room > 1u << 20 ? 1u << 20 : (uint32_t)room, false, text, n,
                                        s->params.progress, s->params.progress_user, (hearth_error *)(void *)s->err);
     if (st != HEARTH_OK)
         return st;
     for (uint32_t il = 0; il < s->p->n_layer && st == HEARTH_OK; il++) {
-        st = told(s, "learning", il, s->p->n_layer)
+        st = ht_search_told(s, "learning", il, s->p->n_layer)
                  ? (hearth_status)ht_fit_layer_make(&s->layers[il], s->m, &samples, il, s->err)
                  : HEARTH_ECANCELLED;
         free(samples.layers[il].input); /* a layer's samples are not needed any more */
@@ -272,7 +263,7 @@ hearth_status hearth_profile_train(hearth_profile *p, hearth_model *m, const cha
                                    const hearth_train_params *params, const char *text, size_t n, const char *held_out,
                                    size_t n_held_out, hearth_error *error)
 {
-    search s = { .p = p, .m = m, .path = path, .err = ht_profile_err(error) };
+    ht_search s = { .p = p, .m = m, .path = path, .err = ht_profile_err(error) };
     hearth_block_info block = { .size = sizeof block };
     hearth_model_info info = { .size = sizeof info };
     char fingerprint[33];
@@ -290,9 +281,10 @@ hearth_status hearth_profile_train(hearth_profile *p, hearth_model *m, const cha
     if (strcmp(fingerprint, p->model) != 0)
         return (hearth_status)ht_fail(s.err, HT_EMISMATCH, "the profile is of another model (%s, not %s)", p->model,
                                       fingerprint);
-    if (!block.has_zeros)
-        return (hearth_status)ht_fail(s.err, HT_EUNSUPPORTED, "the activation %s has no zeros to foretell",
-                                      block.activation);
+    if (s.params.density != 0 && !(s.params.density >= 0.05 && s.params.density <= 1))
+        return (hearth_status)ht_fail(s.err, HT_EINVAL, "a density of %g is not within 0.05 and 1", s.params.density);
+    const bool thresholds = !block.has_zeros || s.params.density > 0;
+    s.trials = p->n_layer + TRIALS;
     s.d_model = info.d_model;
     s.layers = calloc(p->n_layer, sizeof *s.layers);
     s.cost = calloc(p->n_layer, sizeof *s.cost);
@@ -303,6 +295,8 @@ hearth_status hearth_profile_train(hearth_profile *p, hearth_model *m, const cha
             (s.threshold[il] = ht_profile_alloc(p, (size_t)p->layers[il].n_ff * p->layers[il].n_expert, sizeof(float)));
     if (!room)
         st = (hearth_status)ht_fail(s.err, HT_ENOMEM, "predictors");
+    else if (thresholds)
+        st = ht_search_thresholds(&s, text, n, held_out, n_held_out);
     else if ((st = learn(&s, text, n)) == HEARTH_OK &&
              (st = ht_scorer_open(&s.scorer, m, s.params.check_tokens, held_out, n_held_out, error)) == HEARTH_OK &&
              (st = probe_layers(&s)) == HEARTH_OK)
@@ -326,7 +320,7 @@ hearth_status hearth_profile_train(hearth_profile *p, hearth_model *m, const cha
         }
         if (st != HEARTH_OK) { /* the statistics stay, half a training does not */
             l->method = NULL;
-            l->threshold = NULL;
+            l->threshold = l->gate_threshold = l->hidden_threshold = NULL;
             l->rank = 0;
             l->recall = l->precision = l->predicted_density = -1;
         }

@@ -16,6 +16,7 @@ typedef struct ht_sample_layer {
     float *input;     /* [tokens][d] */
     double *hh;       /* [n_expert][n_ff] sums of squared hidden units */
     uint32_t *chosen; /* [tokens][n_used] experts */
+    float *hidden;    /* [tokens][n_used][n_ff], where that was asked for; of a dense block [tokens][n_ff] */
     hearth_block_info block;
 } ht_sample_layer;
 
@@ -26,8 +27,8 @@ typedef struct ht_samples {
     uint32_t begun; /* tokens before the window at hand */
 } ht_samples;
 
-/* Runs text windows, evenly spread, until `room` tokens are sampled. */
-hearth_status ht_samples_take(ht_samples *s, hearth_model *m, uint32_t room, const char *text, size_t n,
+/* Runs text windows, evenly spread, until `room` tokens are sampled. hidden: keeps hidden units too. */
+hearth_status ht_samples_take(ht_samples *s, hearth_model *m, uint32_t room, bool hidden, const char *text, size_t n,
                               hearth_progress_fn *progress, void *user, hearth_error *err);
 void ht_samples_free(ht_samples *s);
 
@@ -99,5 +100,48 @@ typedef struct ht_score {
 hearth_status ht_scorer_bytes(const ht_scorer *s, hearth_model *m, double *bytes, hearth_error *err);
 /* tokens: how many of the text, at most. `bytes` is 0. */
 hearth_status ht_scorer_run(const ht_scorer *s, hearth_model *m, uint32_t tokens, ht_score *out, hearth_error *err);
+
+/* ---- The search, what its two kinds share (train.c) ---- */
+
+enum { HT_PROBE_TOKENS = 1024 };
+
+typedef struct ht_search {
+    hearth_profile *p;
+    hearth_model *m;
+    const char *path;
+    hearth_train_params params;
+    ht_fit_layer *layers;
+    double *cost; /* [layer] loss per share of the layer's energy that is missed */
+    ht_scorer scorer;
+    float **threshold; /* [layer] of the trial at hand, owned by the profile */
+    ht_error *err;
+    uint32_t done, trials, d_model; /* trials: all that there will be */
+} ht_search;
+
+/* Progress; false: the caller cancelled, and err says so. */
+bool ht_search_told(ht_search *s, const char *what, uint32_t done, uint32_t of);
+/* Scores the profile as it stands. The bytes are counted with one thread: how rows are shared out moves them a little,
+ * and a profile must not depend on it. */
+hearth_status ht_search_trial(ht_search *s, uint32_t tokens, bool bytes, ht_score *score);
+bool ht_search_good(const ht_search *s, const ht_score *r);
+hearth_profile_point ht_search_point(const ht_score *r, double dense_bytes);
+int ht_search_by_bytes(const void *a, const void *b); /* for qsort of points */
+/* Layers without a measured cost (negative) take the mean; noise must not make one free. */
+void ht_search_even_costs(double *cost, uint32_t n_layer);
+
+/* ---- Thresholds (train_threshold.c, threshold_surface.c) ---- */
+
+/* One layer's blocks: what cutting at levels of |act(gate)| and of |hidden unit| leaves and misses. */
+typedef struct ht_cuts {
+    ht_surface surface;
+    float *gate, *hidden; /* [n_expert][HT_CUT_LEVELS] thresholds of the levels; an expert that is hardly known: 0 */
+} ht_cuts;
+enum { HT_CUT_LEVELS = 20 }; /* level k leaves out k / 20 of what is not zero */
+
+ht_status ht_cuts_make(ht_cuts *c, hearth_model *m, const ht_samples *s, uint32_t layer, ht_error *err);
+void ht_cuts_free(ht_cuts *c);
+/* Between levels thresholds are interpolated. */
+float ht_cut_at(const float *levels, double level);
+hearth_status ht_search_thresholds(ht_search *s, const char *text, size_t n, const char *held_out, size_t n_held_out);
 
 #endif

@@ -26,11 +26,16 @@ static bool listen(void *user, const hearth_trace *t)
             l->chosen[(size_t)row * t->n_used + j] = t->expert_ids[(size_t)at * t->n_used + j];
         for (uint32_t j = 0; j < t->n_ff; j++)
             hh[j] += (double)h[j] * h[j];
+        uint32_t place = 0;
+        while (place < t->n_used && t->expert_ids[(size_t)at * t->n_used + place] != t->expert)
+            place++;
+        if (l->hidden && place < l->block.n_used)
+            memcpy(l->hidden + ((size_t)row * l->block.n_used + place) * t->n_ff, h, t->n_ff * sizeof *h);
     }
     return true;
 }
 
-static bool make_room(ht_samples *s, hearth_model *m)
+static bool make_room(ht_samples *s, hearth_model *m, bool hidden)
 {
     s->layers = calloc(s->n_layer, sizeof *s->layers);
     for (uint32_t i = 0; s->layers && i < s->n_layer; i++) {
@@ -40,13 +45,15 @@ static bool make_room(ht_samples *s, hearth_model *m)
         l->input = calloc((size_t)s->room * s->d, sizeof *l->input);
         l->hh = calloc((size_t)l->block.n_expert * l->block.n_ff, sizeof *l->hh);
         l->chosen = calloc((size_t)s->room * l->block.n_used, sizeof *l->chosen);
-        if (!l->input || !l->hh || !l->chosen)
+        if (hidden)
+            l->hidden = calloc((size_t)s->room * l->block.n_used * l->block.n_ff, sizeof *l->hidden);
+        if (!l->input || !l->hh || !l->chosen || (hidden && !l->hidden))
             return false;
     }
     return s->layers != NULL;
 }
 
-hearth_status ht_samples_take(ht_samples *s, hearth_model *m, uint32_t room, const char *text, size_t n,
+hearth_status ht_samples_take(ht_samples *s, hearth_model *m, uint32_t room, bool hidden, const char *text, size_t n,
                               hearth_progress_fn *progress, void *user, hearth_error *error)
 {
     ht_error *err = ht_profile_err(error);
@@ -75,7 +82,7 @@ hearth_status ht_samples_take(ht_samples *s, hearth_model *m, uint32_t room, con
         st = (hearth_status)ht_fail(err, HT_EINVAL, "a text of %zu tokens is too short to learn from", n_ids);
         goto end;
     }
-    if (!make_room(s, m)) {
+    if (!make_room(s, m, hidden)) {
         st = (hearth_status)ht_fail(err, HT_ENOMEM, "samples of %u tokens", s->room);
         goto end;
     }
@@ -111,6 +118,7 @@ void ht_samples_free(ht_samples *s)
         free(s->layers[i].input);
         free(s->layers[i].hh);
         free(s->layers[i].chosen);
+        free(s->layers[i].hidden);
     }
     free(s->layers);
     s->layers = NULL;

@@ -70,6 +70,34 @@ static inline double ht_mask_precision(const ht_mask_quality *q)
     return q->predicted ? (double)q->hit / (double)q->predicted : 1.0;
 }
 
+/* ---- Densities of blocks whose activation has no zeros ------------------------------------------------------------ */
+
+/* What a block gives up where small neurons are left out, on a grid of two thresholds' levels: of the gate, which saves up
+ * rows and down columns (CATS, arXiv:2404.08763), and of the hidden unit, which saves down columns (TEAL,
+ * arXiv:2408.14690). Level 0 leaves out nothing. */
+typedef struct ht_surface {
+    uint32_t n_gate, n_hidden;   /* levels, level 0 with them; n_gate 1: a block without a gate */
+    double neurons;              /* that a token computes: the weight of its density */
+    double up_bytes, down_bytes; /* of a neuron; up_bytes 0 without a gate */
+    double cost;                 /* loss per error, positive */
+    double *rows;                /* [n_gate] share of neurons whose up rows are read */
+    double *density;             /* [n_gate][n_hidden] share of hidden units that are not zero; decreasing */
+    double *error;               /* [n_gate][n_hidden] of the block's output, squared, as a share of its energy */
+} ht_surface;
+
+/* Levels, between two of the grid where they are no whole numbers. */
+typedef struct ht_level {
+    double gate, hidden;
+} ht_level;
+
+/* Levels of n blocks at which the mean density is `density`: greedily, always the step that costs least loss per byte
+ * that it saves (TEAL, section 4.3, algorithm 1, which takes steps of equal bytes); the last step goes as far as
+ * needed. A density that the grid does not reach: all last levels. */
+void ht_allocate(const ht_surface *s, uint32_t n, double density, ht_level *level);
+/* A grid between its points, linear; the share of up rows. */
+double ht_surface_at(const ht_surface *s, const double *grid, ht_level at);
+double ht_surface_rows(const ht_surface *s, double gate);
+
 /* ---- Matrices, low rank ---------------------------------------------------------------------------------------------------- */
 
 /* y [m][n] = a [m][k] b [k][n] */

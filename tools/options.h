@@ -68,7 +68,7 @@ typedef struct ht_options {
     const char *report;
     ht_integer max_tokens;
     bool density_only, restart;
-    ht_number quality;
+    ht_number quality, density;
     const char *type, *widths;
     bool per_expert, pure;
     ht_size target;

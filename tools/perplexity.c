@@ -156,7 +156,10 @@ static int report(const ht_options *o, const ht_loaded *l, const ht_loaded *othe
     double variance = s->n > 1 ? (s->nll2 / n - nll * nll) / (n - 1) : NAN;
     double nll_stderr = variance >= 0 ? sqrt(variance) : variance < 0 ? 0 : NAN;
     double kl_mean = s->kl / n, kl_p99 = NAN, agree = (double)s->same_top / n;
-    uint64_t neurons = stats->neurons_total + stats->mask_neurons, active = stats->neurons_active + stats->mask_active;
+    /* Where neurons are left out those count that were not. */
+    uint64_t neurons = stats->neurons_total + stats->mask_neurons, in_prompts = stats->mask_predicted ? stats->mask_hit
+                                                                                                      : stats->mask_active;
+    uint64_t active = stats->neurons_active + in_prompts;
     double density = neurons ? (double)active / (double)neurons : NAN;
     if (other && s->n) {
         qsort(s->kls, s->n, sizeof *s->kls, ascending);

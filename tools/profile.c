@@ -33,6 +33,9 @@ static const ht_flag own_flags[] = {
       "the loss that predictors may spend: mean KL divergence in nat against the dense model, on the last tenth of the "
       "text, "
       "which nothing is learnt from; 0: no predictor is looked for; default 0.01" },
+    { 0, "density", "D", HT_FLAG_NUMBER, AT(density), 0.05, 1, NULL, NULL,
+      "make thresholds that leave a share D of the hidden units, 0.05 to 1, whatever the loss (which is measured, at other "
+      "densities too); of any activation, also of one without zeros; in place of --quality" },
     { 0, "pack", NULL, HT_FLAG_SWITCH, AT(quick), 0, 0, NULL, "*", "write a self-contained model" },
     { 0 },
 };
@@ -131,6 +134,18 @@ static void print_table(const hearth_profile *p, const hearth_profile_info *info
     }
 }
 
+static void print_curve(const hearth_profile *p, const hearth_profile_info *info)
+{
+    puts("density  KL mean   KL 99 %  same likeliest  MB/token  of dense");
+    for (uint32_t i = info->n_points; i-- > 0;) {
+        hearth_profile_point q;
+        hearth_profile_get_point(p, i, &q);
+        printf("%5.1f %%  %7.4f  %8.3f  %12.1f %%  %8.2f  %6.1f %%%s\n", percent((double)q.density), (double)q.kl_mean,
+               (double)q.kl_p99, percent((double)q.top1_agreement), (double)q.weight_bytes_per_token / (1 << 20),
+               100 / (double)q.speed, i == info->chosen ? "  chosen" : "");
+    }
+}
+
 static void print_predictors(const hearth_profile *p, const hearth_profile_info *info)
 {
     hearth_profile_point point = { .kl_mean = -1 };
@@ -151,6 +166,8 @@ static void print_predictors(const hearth_profile *p, const hearth_profile_info 
            "%.2f MB of weights per token, %.1f %% of a dense token's\n",
            (double)point.kl_mean, (double)point.kl_p99, percent((double)point.top1_agreement),
            (double)point.weight_bytes_per_token / (1 << 20), 100 / (double)point.speed);
+    if (point.density >= 0) /* what other densities would cost */
+        print_curve(p, info);
 }
 
 /* One line that can be sent to others. */
@@ -222,6 +239,19 @@ static void add_path(cJSON *j, const char *name, const char *path)
         cJSON_AddNullToObject(j, name);
 }
 
+static cJSON *json_point(const hearth_profile *p, uint32_t i)
+{
+    cJSON *j = cJSON_CreateObject();
+    hearth_profile_point q = { .kl_mean = -1 };
+    hearth_profile_get_point(p, i, &q);
+    number_or_null(j, "activation_density", (double)q.density);
+    number_or_null(j, "kl_divergence_mean", (double)q.kl_mean);
+    number_or_null(j, "kl_divergence_p99", (double)q.kl_p99);
+    number_or_null(j, "top1_agreement", (double)q.top1_agreement);
+    number_or_null(j, "weight_bytes_per_token", (double)q.weight_bytes_per_token);
+    return j;
+}
+
 static int print_json(const ht_loaded *l, const hearth_profile *p, const hearth_profiler_state *s,
                       const outcome_files *files)
 {
@@ -244,6 +274,9 @@ static int print_json(const ht_loaded *l, const hearth_profile *p, const hearth_
     cJSON_AddItemToObject(j, "layers", layers);
     hearth_profile_point point = { .kl_mean = -1 };
     bool chosen = info.chosen < info.n_points && hearth_profile_get_point(p, info.chosen, &point) == HEARTH_OK;
+    cJSON *curve = cJSON_AddArrayToObject(j, "curve");
+    for (uint32_t i = 0; i < info.n_points; i++)
+        cJSON_AddItemToArray(curve, json_point(p, i));
     number_or_null(j, "kl_divergence_mean", chosen ? (double)point.kl_mean : -1);
     number_or_null(j, "kl_divergence_p99", chosen ? (double)point.kl_p99 : -1);
     number_or_null(j, "top1_agreement", chosen ? (double)point.top1_agreement : -1);
@@ -291,14 +324,18 @@ static int print(const ht_options *o, const ht_loaded *l, const hearth_profile *
 static const double held_out_share = 0.1;
 enum { HELD_OUT_BYTES = 256 << 10 };
 
-/* Bytes at the end of a text that are kept for measuring predictors: whole lines. */
-static size_t held_out_bytes(const ht_options *o, const ht_loaded *l, const char *text, size_t n)
+/* Whether predictors are looked for. */
+static bool wants_predictors(const ht_options *o)
 {
-    hearth_block_info block = { .size = sizeof block };
+    return !o->density_only && !(o->quality.given && o->quality.v <= 0);
+}
+
+/* Bytes at the end of a text that are kept for measuring predictors: whole lines. */
+static size_t held_out_bytes(const ht_options *o, const char *text, size_t n)
+{
     size_t keep = (size_t)((double)n * held_out_share);
 
-    if (o->density_only || (o->quality.given && o->quality.v <= 0) ||
-        hearth_model_get_block(l->model, 0, &block) != HEARTH_OK || !block.has_zeros)
+    if (!wants_predictors(o))
         return 0;
     keep = keep < HELD_OUT_BYTES ? keep : HELD_OUT_BYTES;
     while (keep && text[n - keep - 1] != '\n')
@@ -306,7 +343,7 @@ static size_t held_out_bytes(const ht_options *o, const ht_loaded *l, const char
     return keep;
 }
 
-/* Looks for predictors, where the model's neurons have zeros and the text is long enough. */
+/* Looks for predictors, where the text is long enough. */
 static int train(const ht_options *o, const ht_loaded *l, hearth_profile *p, const paths *at, const char *text,
                  size_t n, size_t held_out)
 {
@@ -316,9 +353,7 @@ static int train(const ht_options *o, const ht_loaded *l, hearth_profile *p, con
     char scratch[4300];
 
     if (!held_out) {
-        hearth_block_info block = { .size = sizeof block };
-        if (!o->density_only && !(o->quality.given && o->quality.v <= 0) &&
-            hearth_model_get_block(l->model, 0, &block) == HEARTH_OK && block.has_zeros)
+        if (wants_predictors(o))
             ht_say("no predictors: the text is too short to keep whole lines of it for measuring them");
         return HT_EXIT_OK;
     }
@@ -332,6 +367,7 @@ static int train(const ht_options *o, const ht_loaded *l, hearth_profile *p, con
     model.n_overrides = o->overrides.n;
     params.model = &model;
     params.quality = o->quality.v;
+    params.density = o->density.v;
     params.scratch = scratch;
     params.progress = ht_console_progress;
     hearth_profile_info info = { .size = sizeof info };
@@ -340,7 +376,8 @@ static int train(const ht_options *o, const ht_loaded *l, hearth_profile *p, con
     hearth_status st =
         hearth_profile_train(p, l->model, l->path, &params, text, learn, text + n - held_out, held_out, &err);
     ht_console_progress_end();
-    if (st == HEARTH_EINVAL) { /* texts too short: the statistics stand all the same */
+    if (st == HEARTH_EINVAL || (st == HEARTH_EUNSUPPORTED && !o->density.given)) {
+        /* texts too short, a block that thresholds do not fit: the statistics stand all the same */
         ht_say("no predictors: %s", err.text);
         return HT_EXIT_OK;
     }
@@ -410,7 +447,9 @@ static int profile(const ht_options *o, const ht_loaded *l, const char *text, si
     hearth_profiler *p = NULL;
     hearth_error err = { 0 };
     paths at = { 0 };
-    int status = choose_paths(o, l, &at);
+    int status = o->density.given && !wants_predictors(o)
+                     ? ht_usage_error("--density makes thresholds: it goes neither with --density-only nor with --quality 0")
+                     : choose_paths(o, l, &at);
 
     if (status)
         return status;
@@ -425,7 +464,7 @@ static int profile(const ht_options *o, const ht_loaded *l, const char *text, si
     if (hearth_profiler_open(&p, l->model, &params, &err) != HEARTH_OK)
         return ht_call_failed(&err, false);
     ht_interrupt_session(hearth_profiler_session(p));
-    const size_t held_out = held_out_bytes(o, l, text, n);
+    const size_t held_out = held_out_bytes(o, text, n);
     hearth_status st = hearth_profiler_run(p, text, n - held_out, &err);
     ht_interrupt_session(NULL);
     ht_console_progress_end();
@@ -474,7 +513,9 @@ const ht_command ht_command_profile = {
         "neurons that are not zero) and its spread from token to token, the overlap (share of a token's active neurons "
         "that were active on the token before), the union over 2 to 64 tokens; for each neuron how often and how "
         "strongly it fires; for each expert how often it is chosen and what follows it. Prompts are computed in "
-        "batches; the figures are those of decoding. The profile is a small GGUF file that belongs to the model "
+        "batches; the figures are those of decoding. Then it looks for predictors, which --sparsity predicted uses "
+        "(docs/predictors.md): where the activation has zeros, of which neurons are zero; where it has none (SiLU, GELU), "
+        "thresholds below which gates and hidden units count as zero. The profile is a small GGUF file that belongs to the model "
         "(docs/profile.md). Ctrl-C keeps what was done in OUT.gguf.part and prints it; the same command goes on from "
         "there.",
     .max_positional = 1,

@@ -192,6 +192,7 @@ typedef struct ht_ffn_item {
     const float *weights;     /* [n_tokens] router weights, NULL: 1 */
     uint32_t n_tokens;
     uint32_t slot;            /* first row of h that this item may use; it uses n_tokens of them */
+    float gate_least, h_least; /* 0 or more; see ht_op_ffn */
 } ht_ffn_item;
 
 /* y[t] = sum over items in the order given, over their segments in order, of weight * down(act(gate x) * (up x)). y
@@ -206,7 +207,10 @@ typedef struct ht_ffn_item {
  * A down part in HT_LAYOUT_COLUMNS needs `work` (n_tok == 1), one item without a token list, and no 8-bit form of h; rows
  * of neurons that are 0 are never read with n_tok == 1, sparse or not.
  * mask: neurons taken as inactive, h = 0 whatever its value: bit j % 32 of word j / 32 is 0; one row of words for every
- * row of h. With n_tok == 1 and `sparse` their rows are not read at all. */
+ * row of h. With n_tok == 1 and `sparse` their rows are not read at all.
+ * gate_least, h_least: h = 0 where |act(gate)| < gate_least (CATS, arXiv:2404.08763; of a block with a gate), then where
+ * |h| < h_least (TEAL, arXiv:2408.14690, on the input of the down projection). Values that are no numbers stay. With n_tok
+ * == 1 and `sparse` the up rows of neurons that the first leaves out are not read, nor the down rows of either. */
 typedef struct ht_op_ffn {
     const ht_ffn_item *items;
     uint32_t n_items;

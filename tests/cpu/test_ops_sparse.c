@@ -2,8 +2,9 @@
  *
  * Feed-forward operations that skip neurons against the same ones that compute all: the same bits, for random blocks of
  * many types, activations, biases, norms over h, mixtures, numbers of threads and SIMD levels, with and without a
- * neuron-major part, with masks and without. */
+ * neuron-major part, with masks and thresholds and without. */
 #include <criterion/criterion.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -20,6 +21,7 @@ typedef struct shape {
     bool gate, biased, normed, q8;
     uint32_t shut;   /* of 100 neurons those that a bias keeps shut */
     uint32_t masked; /* of 100 neurons those that the mask leaves out; 0: no mask */
+    float gate_least, h_least;
 } shape;
 
 typedef struct block {
@@ -66,7 +68,7 @@ static block make(shape s, uint64_t seed)
         b.x[i] = rnd_float(&seed);
     for (uint32_t i = 0; i < s.n_items; i++) {
         ht_ffn_item *it = &b.items[i];
-        *it = (ht_ffn_item){ .n_tokens = 1, .slot = s.n_items - 1 - i };
+        *it = (ht_ffn_item){ .n_tokens = 1, .slot = s.n_items - 1 - i, .gate_least = s.gate_least, .h_least = s.h_least };
         for (int r = s.gate ? 0 : 1; r < HT_N_ROLES; r++)
             it->part[r] = r == HT_ROLE_DOWN ? matrix(s.type, d, n, &seed) : matrix(s.type, n, d, &seed);
         const ht_role first = s.gate ? HT_ROLE_GATE : HT_ROLE_UP;
@@ -325,6 +327,51 @@ Test(ops_sparse, masks_change_nothing_in_a_batch, .timeout = 300)
         free(want);
         drop(&b);
     }
+    x->ops->close(x);
+}
+
+/* Thresholds leave out what is small, of every activation: the same bits alone and in a batch, rows skipped or all
+ * computed; fewer hidden units and bytes the larger they are. */
+Test(ops_sparse, thresholds_change_nothing_in_a_batch, .timeout = 300)
+{
+    static const ht_activation all[] = { HT_ACT_SILU, HT_ACT_GELU_TANH, HT_ACT_GELU_ERF, HT_ACT_RELU, HT_ACT_RELU2,
+                                         HT_ACT_FATRELU, HT_ACT_DRELU };
+    ht_exec *x = open_exec(3, ht_isa_best());
+    uint64_t seed = 8, cut = 0;
+    char text[160];
+
+    for (int round = 0; round < 60; round++) {
+        shape s = random_shape(&seed);
+        s.n_items = 1;
+        s.act = all[round % 7];
+        s.gate_least = round % 3 ? 0.5f + (float)(rnd(&seed) % 8) : 0;
+        s.h_least = round % 3 != 1 ? 0.5f + (float)(rnd(&seed) % 8) : 0;
+        block b = make(s, seed);
+        const size_t row = s.d_model;
+        float *want = malloc(MAX_TOKENS * row * sizeof *want);
+        print_shape(text, sizeof text, &s);
+        run(&b, x, 0, MAX_TOKENS, true, true);
+        memcpy(want, b.y, MAX_TOKENS * row * sizeof *want);
+        const uint64_t active = b.n_active;
+        for (uint32_t i = 0; i < MAX_TOKENS * s.n_ff && !s.normed; i++)
+            cr_expect(b.h[i] == 0.0f || fabsf(b.h[i]) >= s.h_least, "%s: %g is small", text, (double)b.h[i]);
+        for (int how = 0; how < 3; how++) { /* all rows; skipped; skipped, from the neuron-major part */
+            uint64_t one_by_one = 0;
+            for (uint32_t t = 0; t < MAX_TOKENS; t++) {
+                run(&b, x, t, 1, how > 0, how > 1);
+                cr_expect_arr_eq(b.y, want + t * row, row * sizeof *want, "%s: token %u, way %d", text, t, how);
+                one_by_one += b.n_active;
+            }
+            cr_expect_eq(one_by_one, active, "%s", text);
+        }
+        b.items[0].gate_least = b.items[0].h_least = 0;
+        run(&b, x, 0, MAX_TOKENS, true, true);
+        cr_expect(b.n_active >= active, "%s", text);
+        cut += b.n_active > active;
+        free(want);
+        drop(&b);
+    }
+    cr_expect_gt(cut, 40);
     x->ops->close(x);
 }
 

@@ -70,7 +70,7 @@ def write_gguf(path, model, tokenizer, context, about):
         w.add_expert_feed_forward_length(c.d_ff)
         w.add_expert_gating_func(gguf.ExpertGatingFuncType.SOFTMAX)
     else:
-        w.add_string("llama.hidden_activation", "relu")
+        w.add_string("llama.hidden_activation", c.activation)
 
     spec = json.loads(tokenizer.to_str())["model"]
     by_id = sorted(spec["vocab"], key=spec["vocab"].get)
@@ -116,7 +116,7 @@ def load_gguf(path):
                n_heads=value("attention.head_count"), n_kv_heads=value("attention.head_count_kv"),
                d_ff=value("feed_forward_length"), rope_base=value("rope.freq_base"),
                norm_eps=value("attention.layer_norm_rms_epsilon"), n_experts=value("expert_count", 0),
-               n_experts_used=value("expert_used_count", 0))
+               n_experts_used=value("expert_used_count", 0), activation=value("hidden_activation", "relu"))
     model, names = Model(c), tensor_names(c)
     state = {names[t.name]: torch.from_numpy(np.array(gguf.quants.dequantize(t.data, t.tensor_type)))
              for t in r.tensors}
@@ -170,8 +170,9 @@ def main():
     torch.set_num_threads(2)
     model, c = load_checkpoint(a.run / "checkpoint.pt", a.weights)
     tokenizer = Tokenizer.from_file(str(a.run / "tokenizer.json"))
-    about = ("A small story writer trained on public-domain children's books and classics by hearth's tools/train. "
-             "Its gated feed-forward uses ReLU and was trained to be sparse.")
+    about = ("A small story writer trained on public-domain children's books and classics by hearth's tools/train. " +
+             ("Its gated feed-forward uses ReLU and was trained to be sparse." if model.c.activation == "relu" else
+              f"Its gated feed-forward uses {model.c.activation}."))
     if model.c.n_experts:
         about += (f" A mixture: of {model.c.n_experts} experts a layer a token uses {model.c.n_experts_used}.")
     write_gguf(a.out, model, tokenizer, c["context"], about)

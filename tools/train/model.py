@@ -30,6 +30,7 @@ class Config:
     norm_eps: float = 1e-5
     n_experts: int = 0  # 0: no mixture
     n_experts_used: int = 0
+    activation: str = "relu"  # of a dense feed-forward; "silu": no zeros, for measuring what thresholds cost there
 
     @property
     def d_head(self):
@@ -94,13 +95,14 @@ class Attention(nn.Module):
 class FeedForward(nn.Module):
     def __init__(self, c):
         super().__init__()
+        self.activation = {"relu": F.relu, "silu": F.silu}[c.activation]
         self.gate = nn.Linear(c.d_model, c.d_ff, bias=False)
         self.up = nn.Linear(c.d_model, c.d_ff, bias=False)
         self.down = nn.Linear(c.d_ff, c.d_model, bias=False)
 
     def forward(self, x):
-        """-> output, relu(gate)."""
-        act = F.relu(self.gate(x))
+        """-> output, act(gate)."""
+        act = self.activation(self.gate(x))
         return self.down(act * self.up(x)), act
 
 

@@ -195,7 +195,7 @@ def main():
         ids, targets = rows.next()
         with torch.autocast("cpu", torch.bfloat16, enabled=not a.float32):
             loss, mean_act, density, balance = loss_of(ids, targets)
-        total = loss + (controller.weights() * mean_act).sum()
+        total = loss + (controller.weights() * mean_act).sum() if model.c.activation == "relu" else loss
         if balance is not None:
             total = total + a.balance * balance.sum()
             balances.append(balance.detach())
