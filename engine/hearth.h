@@ -132,8 +132,7 @@ HEARTH_API void hearth_model_close(hearth_model **m);
  * They take the place of predictors that the file brings itself.
  * Fails: EMISMATCH (a profile of another model), EINVAL (it holds no predictor, or foretells zeros that the activation does
  * not have, or the model was opened with sparsity OFF or for its vocabulary only), EBUSY (a session is open, or predictors
- * are in use already), EFORMAT, EUNSUPPORTED, EIO,
- * ENOMEM; the model then stays as it was. */
+ * are in use already), EFORMAT, EUNSUPPORTED, EIO, ENOMEM; the model then stays as it was. */
 HEARTH_API hearth_status hearth_model_predict(hearth_model *m, const char *profile, hearth_error *err);
 
 /* The thread that calls computes too, beside the model's own. Those are bound to processors where that helps; this

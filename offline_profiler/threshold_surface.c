@@ -28,12 +28,12 @@ typedef struct expert {
     ht_cuts *c;
     uint32_t layer, id, d, n_ff, n;
     bool gated;
-    float *x;              /* [n][d] */
-    float *a;              /* [n][n_ff] |act(gate)|; NULL without a gate */
-    const float **h;       /* [n] rows of hidden units */
-    uint16_t *cell;        /* [n][n_ff] */
-    float *w, *wt, *out;   /* rows, their columns; [n][BLOCK] */
-    float *sums, *sorted;  /* [CELLS][SLICE]; [QUANTILES] */
+    float *x;                        /* [n][d] */
+    float *a;                        /* [n][n_ff] |act(gate)|; NULL without a gate */
+    const float **h;                 /* [n] rows of hidden units */
+    uint16_t *cell;                  /* [n][n_ff] */
+    float *w, *wt, *out;             /* rows, their columns; [n][BLOCK] */
+    float *sums, *sorted;            /* [CELLS][SLICE]; [QUANTILES] */
     uint64_t *seen_rows, *seen_kept; /* counts by level of the gate [L], by cell [CELLS]; the layer's */
 } expert;
 
@@ -100,8 +100,8 @@ static bool open_expert(expert *e, const ht_samples *s)
     e->out = malloc(n * BLOCK * sizeof *e->out);
     e->sums = malloc((size_t)CELLS * SLICE * sizeof *e->sums);
     e->sorted = malloc(QUANTILES * sizeof *e->sorted);
-    const bool good = e->h && rows && e->x && (e->a || !e->gated) && e->cell && e->w && e->wt && e->out && e->sums &&
-                      e->sorted;
+    const bool good =
+        e->h && rows && e->x && (e->a || !e->gated) && e->cell && e->w && e->wt && e->out && e->sums && e->sorted;
     for (uint32_t t = 0; good && t < e->n; t++)
         memcpy(e->x + (size_t)t * e->d, e->s->input + (size_t)rows[t] * e->d, e->d * sizeof *e->x);
     free(rows);
@@ -112,8 +112,8 @@ static ht_status read_gates(expert *e, ht_error *err)
 {
     for (uint32_t r = 0; r < e->n_ff; r += BLOCK) {
         const uint32_t k = e->n_ff - r < BLOCK ? e->n_ff - r : BLOCK;
-        const hearth_status st = hearth_model_read_rows(e->m, e->layer, e->id, HEARTH_ROLE_GATE, r, k, e->w,
-                                                        (hearth_error *)(void *)err);
+        const hearth_status st =
+            hearth_model_read_rows(e->m, e->layer, e->id, HEARTH_ROLE_GATE, r, k, e->w, (hearth_error *)(void *)err);
         if (st != HEARTH_OK)
             return (ht_status)st;
         for (uint32_t i = 0; i < k; i++)
@@ -302,8 +302,16 @@ ht_status ht_cuts_make(ht_cuts *c, hearth_model *m, const ht_samples *s, uint32_
         st = ht_fail(err, HT_EUNSUPPORTED, "thresholds are not known for %s",
                      b->plain ? b->activation : "gates with a bias or hidden units with a norm");
     for (uint32_t i = 0; i < b->n_expert && st == HT_OK; i++) {
-        expert e = { .m = m, .s = sl, .c = c, .layer = layer, .id = i, .d = s->d, .n_ff = b->n_ff, .gated = b->gated,
-                     .seen_rows = rows, .seen_kept = kept };
+        expert e = { .m = m,
+                     .s = sl,
+                     .c = c,
+                     .layer = layer,
+                     .id = i,
+                     .d = s->d,
+                     .n_ff = b->n_ff,
+                     .gated = b->gated,
+                     .seen_rows = rows,
+                     .seen_kept = kept };
         st = one_expert(&e, s, &energy, err);
         samples += e.n >= FEW ? (double)e.n * b->n_ff : 0;
     }

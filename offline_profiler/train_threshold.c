@@ -20,9 +20,9 @@ enum { GRID = sizeof grid / sizeof *grid };
 
 typedef struct cutting {
     ht_search *s;
-    ht_cuts *cuts;         /* [n_layer] */
-    ht_surface *surfaces;  /* [n_layer] copies, with the costs */
-    ht_level *levels;      /* [n_layer] of the trial at hand */
+    ht_cuts *cuts;          /* [n_layer] */
+    ht_surface *surfaces;   /* [n_layer] copies, with the costs */
+    ht_level *levels;       /* [n_layer] of the trial at hand */
     float **gate, **hidden; /* [n_layer] as the profile has them */
     double best_density;
 } cutting;
@@ -47,9 +47,9 @@ static hearth_status learn(cutting *c, const char *text, size_t n)
 {
     ht_search *s = c->s;
     ht_samples samples;
-    hearth_status st = ht_samples_take(&samples, s->m, affordable(s->p, s->d_model, s->params.sample_tokens), true,
-                                       text, n, s->params.progress, s->params.progress_user,
-                                       (hearth_error *)(void *)s->err);
+    hearth_status st =
+        ht_samples_take(&samples, s->m, affordable(s->p, s->d_model, s->params.sample_tokens), true, text, n,
+                        s->params.progress, s->params.progress_user, (hearth_error *)(void *)s->err);
     if (st != HEARTH_OK)
         return st;
     for (uint32_t il = 0; il < s->p->n_layer && st == HEARTH_OK; il++) {

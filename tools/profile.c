@@ -136,10 +136,22 @@ static void print_table(const hearth_profile *p, const hearth_profile_info *info
 
 static void print_curve(const hearth_profile *p, const hearth_profile_info *info)
 {
+    float below = INFINITY;
     puts("density  KL mean   KL 99 %  same likeliest  MB/token  of dense");
-    for (uint32_t i = info->n_points; i-- > 0;) {
-        hearth_profile_point q;
-        hearth_profile_get_point(p, i, &q);
+    for (uint32_t n = 0; n < info->n_points; n++) { /* the densest that was not told yet */
+        hearth_profile_point q = { .density = -1 };
+        uint32_t i = 0;
+        for (uint32_t k = 0; k < info->n_points; k++) {
+            hearth_profile_point other;
+            hearth_profile_get_point(p, k, &other);
+            if (other.density < below && other.density >= q.density) {
+                q = other;
+                i = k;
+            }
+        }
+        if (q.density < 0)
+            break;
+        below = q.density;
         printf("%5.1f %%  %7.4f  %8.3f  %12.1f %%  %8.2f  %6.1f %%%s\n", percent((double)q.density), (double)q.kl_mean,
                (double)q.kl_p99, percent((double)q.top1_agreement), (double)q.weight_bytes_per_token / (1 << 20),
                100 / (double)q.speed, i == info->chosen ? "  chosen" : "");

@@ -76,6 +76,13 @@ static inline hearth_profile *sample_profile(uint32_t n_layer, uint32_t n_ff, ui
             l->recall = 0.99f - 0.06f * t;
             l->precision = 0.7f + 0.2f * t;
             l->predicted_density = l->density / l->precision;
+            if (i % 3 == 2) {
+                static const char threshold[] = "threshold";
+                l->method = threshold;
+                l->recall = l->precision = -1;
+                l->gate_threshold = sample_values(p, l->n_expert, 0.4f, i + 110);
+                l->hidden_threshold = sample_values(p, l->n_expert, 0.2f, i + 130);
+            }
         }
     }
     if (predicted) {
@@ -87,7 +94,8 @@ static inline hearth_profile *sample_profile(uint32_t n_layer, uint32_t n_ff, ui
                                                    .kl_p99 = 0.004f * powf(2.1f, (float)i),
                                                    .top1_agreement = 0.999f,
                                                    .weight_bytes_per_token = 1e9f,
-                                                   .speed = 1.0f + 0.2f * (float)i };
+                                                   .speed = 1.0f + 0.2f * (float)i,
+                                                   .density = 1.0f - 0.1f * (float)i };
     }
     return p;
 }

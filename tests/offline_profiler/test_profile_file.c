@@ -203,6 +203,8 @@ static void model_short(hearth_profile *p, hearth_profile_layer *l) { (void)l; p
 static void model_text(hearth_profile *p, hearth_profile_layer *l) { (void)l; p->model[0] = 'x'; }
 static void chosen_far(hearth_profile *p, hearth_profile_layer *l) { (void)l; p->chosen = 1000; }
 static void point_nan(hearth_profile *p, hearth_profile_layer *l) { (void)l; p->points[2].speed = NAN; }
+static void gate_nan(hearth_profile *p, hearth_profile_layer *l) { (void)p; set(l->gate_threshold + 1, NAN); }
+static void hidden_low(hearth_profile *p, hearth_profile_layer *l) { (void)p; set(l->hidden_threshold, -0.1f); }
 static char long_name[] = "a method whose name is longer than any method's name";
 static void method_long(hearth_profile *p, hearth_profile_layer *l) { (void)p; l->method = long_name; }
 /* clang-format on */
@@ -212,7 +214,8 @@ Test(profile_file, nonsense_is_not_believed)
     static spoil_fn *const spoils[] = { frequency_high, frequency_low, frequency_nan, magnitude_inf, no_magnitude,
                                         no_neurons,     no_experts,    more_used,     none_used,     far_expert,
                                         half_expert,    fewer_before,  no_shares,     density_high,  overlap_nan,
-                                        model_short,    model_text,    chosen_far,    point_nan,     method_long };
+                                        model_short,    model_text,    chosen_far,    point_nan,     method_long,
+                                        gate_nan,       hidden_low };
     for (size_t i = 0; i < sizeof spoils / sizeof *spoils; i++) {
         hearth_profile *p = sample_profile(4, 32, 4, true);
         const char *path = util_path("nonsense.gguf");

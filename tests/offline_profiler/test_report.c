@@ -65,6 +65,7 @@ static void expect_parts(const char *page, bool neurons, bool experts, bool pred
     cr_expect_eq(strstr(page, "<h2>Neurons</h2>") != NULL, neurons);
     cr_expect_eq(strstr(page, "<h2>Experts</h2>") != NULL, experts);
     cr_expect_eq(strstr(page, "<h2>Predictors</h2>") != NULL, predictors);
+    cr_expect(predictors || !strstr(page, "Loss against density"));
     cr_expect(strstr(page, "<h2>Layers</h2>") && strstr(page, "<table>") && strstr(page, "prefers-color-scheme:dark"));
     cr_expect(!strstr(page, "http") && !strstr(page, "<script") && !strstr(page, "<link") && !strstr(page, "url(") &&
                   !strstr(page, "@import"),

@@ -26,9 +26,14 @@ static hearth_model *open_at(size_t which, uint32_t threads, const char *isa, he
     const char *const overrides[] = { override };
     hearth_model *m;
     snprintf(path, sizeof path, "%s/golden/%s.gguf", HEARTH_TEST_DATA, models[which].name);
-    snprintf(override, sizeof override, "%s.hidden_activation=%s", models[which].architecture, models[which].activation);
-    hearth_model_params how = { .size = sizeof how, .threads = threads, .isa = isa, .sparsity = sparsity,
-                                .overrides = overrides, .n_overrides = 1 };
+    snprintf(override, sizeof override, "%s.hidden_activation=%s", models[which].architecture,
+             models[which].activation);
+    hearth_model_params how = { .size = sizeof how,
+                                .threads = threads,
+                                .isa = isa,
+                                .sparsity = sparsity,
+                                .overrides = overrides,
+                                .n_overrides = 1 };
     cr_assert_eq(hearth_model_open(&m, path, &how, &err), HEARTH_OK, "%s", err.text);
     if (p) {
         const char *with = util_path("with.gguf");
@@ -122,8 +127,8 @@ static void must_equal(const float *got, const float *want, const char *what, si
     cr_assert_arr_eq(got, want, N * LOGITS * sizeof *got, "%s: %s, step %u", models[which].name, what, step);
 }
 
-/* In the first layer, whose inputs are the same: hidden units are those of the dense model or 0; which are 0 follows from
- * their size alone. */
+/* In the first layer, whose inputs are the same: hidden units are those of the dense model or 0; which are 0 follows
+ * from their size alone. */
 Test(train_threshold, what_is_small_is_zero)
 {
     for (size_t i = 0; i < MODELS; i++) {
@@ -153,8 +158,8 @@ Test(train_threshold, what_is_small_is_zero)
             zeros += cut.hidden[k] == 0;
             before += all.hidden[k] == 0;
         }
-        cr_assert(models[i].gated ? zeros > before && zeros < all.n : zeros == before, "%s: %zu of %zu",
-                  models[i].name, zeros, all.n);
+        cr_assert(models[i].gated ? zeros > before && zeros < all.n : zeros == before, "%s: %zu of %zu", models[i].name,
+                  zeros, all.n);
         free(all.hidden);
         free(cut.hidden);
         hearth_model_close(&with);
@@ -163,8 +168,9 @@ Test(train_threshold, what_is_small_is_zero)
     }
 }
 
-/* The same bits one by one, in batches of any size, with any number of threads, at every level that runs here, with down
- * projections held neuron-major from the start (EXACT) or not; and other bits than dense, but for thresholds of 0. */
+/* The same bits one by one, in batches of any size, with any number of threads, at every level that runs here, with
+ * down projections held neuron-major from the start (EXACT) or not; and other bits than dense, but for thresholds of 0.
+ */
 Test(train_threshold, results_do_not_depend_on_batches)
 {
     hearth_hardware hw = { .size = sizeof hw };
@@ -215,12 +221,14 @@ Test(train_threshold, results_do_not_depend_on_batches)
     }
 }
 
-static hearth_status train(hearth_profile *p, hearth_model *m, size_t which, double quality, double density, size_t bytes)
+static hearth_status train(hearth_profile *p, hearth_model *m, size_t which, double quality, double density,
+                           size_t bytes)
 {
     char path[512], override[100];
     const char *const overrides[] = { override };
     snprintf(path, sizeof path, "%s/golden/%s.gguf", HEARTH_TEST_DATA, models[which].name);
-    snprintf(override, sizeof override, "%s.hidden_activation=%s", models[which].architecture, models[which].activation);
+    snprintf(override, sizeof override, "%s.hidden_activation=%s", models[which].architecture,
+             models[which].activation);
     hearth_model_params model = { .size = sizeof model, .threads = 2, .overrides = overrides, .n_overrides = 1 };
     hearth_train_params params = { .size = sizeof params,
                                    .model = &model,
@@ -292,7 +300,8 @@ Test(train_threshold, keeps_to_the_quality)
 
 Test(train_threshold, what_is_refused)
 {
-    hearth_model *m = open_at(0, 2, NULL, HEARTH_SPARSITY_OFF, NULL), *auto_ = open_at(0, 2, NULL, HEARTH_SPARSITY_AUTO, NULL);
+    hearth_model *m = open_at(0, 2, NULL, HEARTH_SPARSITY_OFF, NULL),
+                 *auto_ = open_at(0, 2, NULL, HEARTH_SPARSITY_AUTO, NULL);
     hearth_profile *p = statistics(m, 600);
     const char *path = util_path("refused.gguf");
 

@@ -63,8 +63,15 @@ static ht_surface surface(block *b, double up_bytes, double spread)
             b->error[g * LEVELS + l] = miss / energy;
         }
     }
-    return (ht_surface){ .n_gate = gated ? LEVELS : 1, .n_hidden = LEVELS, .neurons = NEURONS, .up_bytes = up_bytes,
-                         .down_bytes = 1, .cost = 1, .rows = b->rows, .density = b->density, .error = b->error };
+    return (ht_surface){ .n_gate = gated ? LEVELS : 1,
+                         .n_hidden = LEVELS,
+                         .neurons = NEURONS,
+                         .up_bytes = up_bytes,
+                         .down_bytes = 1,
+                         .cost = 1,
+                         .rows = b->rows,
+                         .density = b->density,
+                         .error = b->error };
 }
 
 static double bytes_of(const ht_surface *s, ht_level l)
@@ -105,7 +112,8 @@ static void sums(const ht_surface *s, const ht_level *l, double *bytes, double *
     }
 }
 
-/* One threshold a block: errors grow faster and faster with what is left out, and greedy steps are the best there are. */
+/* One threshold a block: errors grow faster and faster with what is left out, and greedy steps are the best there are.
+ */
 Test(allocate, without_gates_nothing_is_better)
 {
     block b[BLOCKS];
@@ -127,7 +135,8 @@ Test(allocate, without_gates_nothing_is_better)
     }
 }
 
-/* Two thresholds a block: neurons below one are often below the other, so that greedy steps may miss the best by a little. */
+/* Two thresholds a block: neurons below one are often below the other, so that greedy steps may miss the best by a
+ * little. */
 Test(allocate, with_gates_it_is_nearly_the_best)
 {
     block b[BLOCKS];
