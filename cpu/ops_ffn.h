@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * What the ways of a feed-forward operation share: ops_ffn.c (dense), ops_ffn_sparse.c and ops_ffn_columns.c. Not for other rooms. */
+ * What the ways of a feed-forward operation share: ops_ffn.c (dense), ops_ffn_sparse.c and ops_ffn_columns.c. Not for
+ * other rooms. */
 #ifndef HT_CPU_OPS_FFN_H
 #define HT_CPU_OPS_FFN_H
 

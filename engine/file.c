@@ -83,6 +83,7 @@ void hearth_file_close(hearth_file **fp)
 }
 
 uint32_t hearth_file_version(const hearth_file *f) { return ht_gguf_version(f->g); }
+bool hearth_file_powerinfer(const hearth_file *f) { return ht_gguf_powerinfer(f->g); }
 uint32_t hearth_file_parts(const hearth_file *f) { return ht_gguf_n_files(f->g); }
 
 uint64_t hearth_file_bytes(const hearth_file *f)

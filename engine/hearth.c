@@ -199,6 +199,7 @@ static ht_status open_own_predictors(hearth_model *m, const hearth_model_params 
 {
     if (!m->sparse || p->sparsity != HEARTH_SPARSITY_AUTO || p->ignore_predictors)
         return HT_OK;
+    m->table_bytes += m->m.max_ff * sizeof(float); /* its thresholds */
     return ht_predict_own(&m->m.predict, &m->m, err);
 }
 

@@ -348,6 +348,8 @@ typedef struct hearth_file hearth_file;
 HEARTH_API hearth_status hearth_file_open(hearth_file **out, const char *path, hearth_error *err);
 HEARTH_API void hearth_file_close(hearth_file **f);
 HEARTH_API uint32_t hearth_file_version(const hearth_file *f);
+/* Whether the file is one of PowerInfer's: the same layout under the name "PWRI" (docs/powerinfer.md). */
+HEARTH_API bool hearth_file_powerinfer(const hearth_file *f);
 HEARTH_API uint32_t hearth_file_parts(const hearth_file *f); /* files of the split set */
 HEARTH_API uint64_t hearth_file_bytes(const hearth_file *f); /* all parts together */
 

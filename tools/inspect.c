@@ -81,7 +81,8 @@ static int print_tables(const hearth_file *f, const char *path, int64_t only)
     if (only < 0) {
         fputs("file     ", stdout);
         print_clean(path, strlen(path), 4096);
-        printf("\nformat   GGUF version %u, %u part%s, %s\n", hearth_file_version(f), hearth_file_parts(f),
+        printf("\nformat   %s version %u, %u part%s, %s\n",
+               hearth_file_powerinfer(f) ? "PowerInfer's GGUF (PWRI)" : "GGUF", hearth_file_version(f), hearth_file_parts(f),
                hearth_file_parts(f) == 1 ? "" : "s", size_text(hearth_file_bytes(f), size, sizeof size));
         printf("\n%" PRIu64 " metadata\n", n_meta);
     }
@@ -228,6 +229,8 @@ static int print_json(const hearth_file *f, const char *path, int64_t only)
     cJSON *j = cJSON_CreateObject(), *metas = cJSON_CreateArray(), *tensors = cJSON_CreateArray();
     ht_report_text(j, "model", path, strlen(path));
     cJSON_AddNumberToObject(j, "version", hearth_file_version(f));
+    if (hearth_file_powerinfer(f))
+        cJSON_AddBoolToObject(j, "powerinfer", true);
     cJSON_AddNumberToObject(j, "parts", hearth_file_parts(f));
     cJSON_AddNumberToObject(j, "bytes", (double)hearth_file_bytes(f));
     bool ok = true;

@@ -105,6 +105,10 @@ static int check_profile(const ht_loaded *l, const ht_options *o)
     char model[33], cached[3200];
     const char *path = o->profile;
     const bool predicted = is(o->sparsity, "predicted");
+    if (!path && l->info.own_predictors) { /* a profile must be named to take their place */
+        ht_detail("neurons are chosen by the predictors of the file itself");
+        return HT_EXIT_OK;
+    }
     if (!path && !predicted && !o->verbose && !o->log)
         return HT_EXIT_OK;
     if (hearth_model_fingerprint(l->model, model, &err) != HEARTH_OK)
@@ -152,6 +156,8 @@ int ht_load_model(ht_loaded *l, const char *path, const ht_options *o, const ht_
         p.sparsity = HEARTH_SPARSITY_OFF;
     else if (is(o->sparsity, "exact"))
         p.sparsity = HEARTH_SPARSITY_EXACT;
+
+    p.ignore_predictors = how->no_own_predictors;
 
     if (is(o->io, "mmap"))
         p.io = HEARTH_IO_MMAP;

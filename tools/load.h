@@ -22,6 +22,7 @@ typedef struct ht_load_how {
     bool dense;                 /* sparsity off, whatever --sparsity says */
     bool no_profile;            /* --profile is another model's */
     uint32_t threads;           /* 0: as --threads says */
+    bool no_own_predictors;     /* a PowerInfer model's own are left alone */
 } ht_load_how;
 
 /* Where the profile of a model lies if nobody says otherwise: $XDG_CACHE_HOME/hearth/profiles/FINGERPRINT.gguf, in

@@ -497,7 +497,8 @@ static int profile(const ht_options *o, const ht_loaded *l, const char *text, si
 
 static int run(const ht_options *o)
 {
-    ht_load_how how = { .precision = HEARTH_PRECISION_FAST, .no_profile = true };
+    ht_load_how how = { .precision = HEARTH_PRECISION_FAST, .no_profile = true,
+                         .no_own_predictors = true };
     ht_loaded l = { 0 };
     size_t n = 0;
     char *text = NULL;

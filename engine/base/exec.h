@@ -111,8 +111,8 @@ typedef struct ht_op_add {
     float ax, ay;
 } ht_op_add;
 
-/* y[i] = act(gate[i]) * y[i] over [n_tok][k]; gate NULL: y[i] = act(y[i]). Gates of consecutive groups of `group` elements lie gate_group floats
- * apart (group == k: one stretch). per_row: one gate per token. */
+/* y[i] = act(gate[i]) * y[i] over [n_tok][k]; gate NULL: y[i] = act(y[i]). Gates of consecutive groups of `group`
+ * elements lie gate_group floats apart (group == k: one stretch). per_row: one gate per token. */
 typedef struct ht_op_gate {
     const float *gate;
     float *y;

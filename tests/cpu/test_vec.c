@@ -98,6 +98,45 @@ Test(vec, glu)
         }
 }
 
+/* Sums of rows, with every count of tokens and rows that a tile may have. */
+Test(vec, outer_of_columns)
+{
+    FOR_LEVELS(l) for (uint32_t n = 1; n; n = size_after(n)) for (uint32_t nt = 1; nt < 8; nt += n < 130 ? 2 : 1)
+        for (uint32_t rows = 1; rows < 12; rows += 5) {
+            guards g = { .n = 0 };
+            uint64_t s = n * 100 + nt * 10 + rows;
+            const size_t ldw = n + 3, ldh = rows + 1, ldy = n + 5;
+            const size_t all_w = (rows - 1) * ldw + n, all_h = (nt - 1) * ldh + rows, all_y = (nt - 1) * ldy + n;
+            float *w = guard_floats(&g, &s, (uint32_t)all_w, TAME), *h = guard_floats(&g, &s, (uint32_t)all_h, WIDE);
+            float *y = guard_floats(&g, &s, (uint32_t)all_y, TAME);
+            float *a = guard_copy(&g, y, all_y * 4), *b = guard_copy(&g, y, all_y * 4);
+            vec[0].outer(a, ldy, h, ldh, nt, w, ldw, rows, n);
+            vec[l].outer(b, ldy, h, ldh, nt, w, ldw, rows, n);
+            SAME_FLOATS(a, b, (uint32_t)all_y, "outer %s n=%u tokens %u rows %u", ht_isa_name(l), n, nt, rows);
+            guard_free(&g);
+        }
+}
+
+/* Rows of every type as ht_type_dequant gives them. */
+Test(vec, unpack_of_columns)
+{
+    FOR_LEVELS(l) for (uint32_t type = 0; type < HT_TYPE_MAX; type++) {
+        const ht_type_info *t = ht_type_get(type);
+        for (uint32_t k = t ? t->block : 0; k && k <= 1024; k += t->block < 32 ? 7 : t->block) {
+            guards g = { .n = 0 };
+            uint64_t s = type * 2000 + k;
+            const size_t bytes = ht_type_row_bytes(t, k);
+            uint8_t *w = guard_alloc(&g, bytes);
+            for (size_t i = 0; i < bytes; i++) w[i] = (uint8_t)rng_next(&s);
+            float *a = guard_alloc(&g, k * 4), *b = guard_alloc(&g, k * 4);
+            ht_type_dequant((ht_type)type, w, k, a);
+            vec[l].unpack((ht_type)type, w, k, b);
+            SAME_FLOATS(a, b, k, "unpack %s of %s k=%u", ht_isa_name(l), t->name, k);
+            guard_free(&g);
+        }
+    }
+}
+
 Test(vec, add_axpy_softcap_dot_softmax)
 {
     FOR_LEVELS(l) for (uint32_t n = 1; n; n = size_after(n)) for (wild w = TAME; w <= SPECIAL; w++) {

@@ -9,6 +9,7 @@
 #include "cpu/cpu.h"
 #include "engine/forward.h"
 #include "engine/gguf_write.h"
+#include "engine/predict.h"
 #include "engine/tokenizer.h"
 #include "tests/engine/engine_util.h"
 
@@ -206,8 +207,10 @@ static ht_status open_bytes(const uint8_t *p, size_t n, bool run)
             ht_tokenizer_close(&t);
         st = ht_model_load(&m, g, &err);
         if (st == HT_OK) {
-            if (run)
+            if (run && ht_predict_own(&m.predict, &m, &err) == HT_OK) {
                 compute(&m);
+                ht_predict_close(&m.predict);
+            }
             ht_model_free(&m);
         }
         ht_gguf_close(&g);
@@ -219,7 +222,8 @@ static ht_status open_bytes(const uint8_t *p, size_t n, bool run)
 }
 
 static const char *const seeds[] = { "llama", "mixture", "sinks",     "delta",  "delta-tiled",
-                                     "fused", "caps",    "sub-norms", "ungated" };
+                                     "fused", "caps",    "sub-norms", "ungated",
+                                     "powerinfer", "powerinfer-parallel", "positions" };
 enum { N_SEEDS = sizeof seeds / sizeof *seeds };
 
 Test(model, good_seeds)
@@ -293,7 +297,8 @@ Test(model, tensors)
                         continue;
                     memcpy(at + dims + 8 * d, &sizes[k], 8);
                     st = open_bytes(b.p, b.n, true);
-                    bool free_size = strstr(name, "token_embd") || strstr(name, "shexp") || strstr(name, "attn_q_norm");
+                    bool free_size = strstr(name, "token_embd") || strstr(name, "shexp") || strstr(name, "attn_q_norm") ||
+                                     strstr(name, "position_embd");
                     cr_expect(st != HT_OK || free_size, "%s: %s with dimension %u of %llu opened", seeds[i], name, d,
                               (unsigned long long)sizes[k]);
                 }

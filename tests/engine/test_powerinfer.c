@@ -3,8 +3,6 @@
  * PowerInfer's models (docs/powerinfer.md): logits against those of a reference in numpy, for each architecture, with the
  * file's own predictors and without; what the predictors were right about; the same bits however it is computed; files
  * that are damaged or of a kind that cannot be run. The models and the reference: tests/data/powerinfer/make.py. */
-#include <sys/stat.h>
-
 #include "engine/gguf_write.h"
 #include "tests/engine/engine_util.h"
 
@@ -173,4 +171,123 @@ Test(powerinfer, thresholds)
         cr_expect_neq(hearth_model_open(&m, data(path, names[i], ".gguf"), &p, &err), HEARTH_OK);
         cr_expect_not_null(strstr(err.text, "sparse_threshold"), "%s", err.text);
     }
+}
+
+/* ---- What cannot be ---- */
+
+/* NAME's keys and tensors as another file of PowerInfer's, but for what `change` does to a tensor or a key. */
+typedef struct change {
+    const char *tensor;   /* left out where rows is 0, else with that many rows */
+    uint64_t rows;
+    const char *arch;     /* instead of the file's */
+    float threshold;      /* 0: the file's */
+    const char *word;     /* what the sentence must say; NULL: it opens */
+} change;
+
+static const char *write_changed(char path[512], const char *dir, const char *name, const change *c)
+{
+    ht_gguf *g;
+    ht_gguf_writer *w;
+    ht_error e;
+    float zeros[64 * 512] = { 0 };
+
+    cr_assert_eq(ht_gguf_open(&g, data(path, name, ".gguf"), &e), HT_OK, "%s", e.text);
+    snprintf(path, 512, "%s/changed.gguf", dir);
+    cr_assert_eq(ht_gguf_writer_open(&w, path, &e), HT_OK, "%s", e.text);
+    ht_gguf_writer_copy(w, g);
+    if (c->arch)
+        ht_gguf_writer_set_str(w, "general.architecture", (ht_str){ c->arch, strlen(c->arch) });
+    if (c->threshold != 0.0f)
+        ht_gguf_writer_set_f32(w, "powerinfer.sparse_threshold", c->threshold);
+    for (int pass = 0; pass < 2; pass++)
+        for (uint64_t i = 0; i < ht_gguf_n_tensors(g); i++) {
+            const ht_tensor *t = ht_gguf_tensor_at(g, i);
+            const bool hit = c->tensor && t->name.n == strlen(c->tensor) && !memcmp(t->name.s, c->tensor, t->name.n);
+            const uint64_t ne[2] = { t->ne[0], c->rows };
+            if (hit && c->rows == 0)
+                continue;
+            if (pass == 0)
+                cr_assert_eq(hit ? ht_gguf_writer_declare(w, t->name, 0, 2, ne, &e)
+                                 : ht_gguf_writer_declare(w, t->name, t->type, t->n_dims, t->ne, &e),
+                             HT_OK, "%s", e.text);
+            else
+                cr_assert_eq(hit ? ht_gguf_writer_raw(w, zeros, ne[0] * ne[1] * 4, &e)
+                                 : ht_gguf_writer_raw(w, t->data, t->bytes, &e),
+                             HT_OK, "%s", e.text);
+        }
+    cr_assert_eq(ht_gguf_writer_close(&w, &e), HT_OK, "%s", e.text);
+    ht_gguf_close(&g);
+    FILE *f = fopen(path, "r+b");
+    cr_assert(f && fwrite("PWRI", 1, 4, f) == 4);
+    fclose(f);
+    return path;
+}
+
+Test(powerinfer, damaged)
+{
+    static const change changes[] = {
+        { .tensor = "blk.0.fc1.weight", .word = "fc1" },
+        { .tensor = "blk.1.fc2.weight", .word = "fc2" },
+        { .tensor = "blk.0.fc1.weight", .rows = 31, .word = "fc2" },
+        { .tensor = "blk.0.fc2.weight", .rows = 159, .word = "fc2" },
+        { .tensor = "blk.0.ffn_down_t.weight", .rows = 128, .word = "ffn_down_t" },
+        { .tensor = "blk.1.ffn_down_t.weight", .word = "ffn_down" },
+        { .tensor = "blk.1.ffn_up.weight", .rows = 161, .word = "161 rows" },
+        { .threshold = NAN, .word = "sparse_threshold" },
+        { .threshold = INFINITY, .word = "sparse_threshold" },
+        { .arch = "refact", .word = "refact" },
+        { .arch = "qwen2", .word = "PowerInfer" },
+        { .arch = "generic.gpu_index", .word = "gpuidx" },
+        { .threshold = -3.0f },
+    };
+    char dir[] = "/tmp/hearth-test-XXXXXX", path[512];
+    hearth_model *m;
+
+    cr_assert_not_null(mkdtemp(dir));
+    for (size_t i = 0; i < sizeof changes / sizeof *changes; i++) {
+        const change *c = &changes[i];
+        const hearth_status st = hearth_model_open(&m, write_changed(path, dir, "llama", c), NULL, &err);
+        if (!c->word) {
+            cr_expect_eq(st, HEARTH_OK, "%s", err.text);
+            hearth_model_close(&m);
+            continue;
+        }
+        cr_expect(st == HEARTH_EFORMAT || st == HEARTH_EUNSUPPORTED, "change %zu: %s", i, hearth_status_text(st));
+        cr_expect_not_null(strstr(err.text, c->word), "change %zu: %s", i, err.text);
+    }
+    remove(path);
+    remove(dir);
+}
+
+/* Learnt positions end. */
+Test(powerinfer, context_beyond_learnt_positions)
+{
+    hearth_model *m = open_model("opt", (hearth_model_params){ .threads = 1 });
+    hearth_model_info info = { .size = sizeof info };
+    hearth_session_params p = { .size = sizeof p, .n_ctx = 65 };
+    hearth_session *s;
+
+    cr_assert_eq(hearth_model_get_info(m, &info), HEARTH_OK);
+    cr_expect_eq(info.n_ctx_train, 64);
+    cr_expect_eq(hearth_session_open(&s, m, &p, &err), HEARTH_EINVAL);
+    cr_expect_not_null(strstr(err.text, "positions"), "%s", err.text);
+    p.n_ctx = 64;
+    cr_expect_eq(hearth_session_open(&s, m, &p, &err), HEARTH_OK, "%s", err.text);
+    hearth_session_close(&s);
+    hearth_model_close(&m);
+}
+
+/* What the library reads of weights for who learns from them is the same whichever way they lie. */
+Test(powerinfer, rows_of_a_down_projection)
+{
+    hearth_model *m = open_model("llama", (hearth_model_params){ .threads = 1 });
+    float all[64 * 160], one[160];
+
+    cr_assert_eq(hearth_model_read_rows(m, 1, 0, HEARTH_ROLE_DOWN, 0, 64, all, &err), HEARTH_OK, "%s", err.text);
+    for (uint32_t i = 0; i < 64; i++) {
+        cr_assert_eq(hearth_model_read_rows(m, 1, 0, HEARTH_ROLE_DOWN, i, 1, one, &err), HEARTH_OK, "%s", err.text);
+        cr_expect_arr_eq(one, all + (size_t)i * 160, sizeof one, "output %u", i);
+    }
+    cr_expect_neq(hearth_model_read_rows(m, 1, 0, HEARTH_ROLE_DOWN, 64, 1, one, &err), HEARTH_OK);
+    hearth_model_close(&m);
 }

@@ -287,7 +287,7 @@ Test(session, messages_have_no_control_characters)
     snprintf(path, sizeof path, "%s/a\nb.gguf", dir);
     FILE *f = fopen(path, "w");
     cr_assert_not_null(f);
-    fputs("PWRI", f);
+    fputs("GGUF\001\001\001\001", f);
     fclose(f);
     cr_expect_eq(hearth_model_open(&m, path, NULL, &err), HEARTH_EUNSUPPORTED);
     for (const char *c = err.text; *c; c++)

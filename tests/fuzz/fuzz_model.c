@@ -7,6 +7,7 @@
 
 #include "cpu/cpu.h"
 #include "engine/forward.h"
+#include "engine/predict.h"
 #include "engine/tokenizer.h"
 
 enum { SMALL = 8 << 20, N_CTX = 8, BATCH = 2 };
@@ -54,7 +55,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
         ht_tokenizer_close(&t);
     if (ht_model_load(&m, g, &err) == HT_OK) {
         uint8_t how = bytes[n - 1] ^ bytes[n / 2];
+        if (how & 4 || ht_predict_own(&m.predict, &m, NULL) != HT_OK)
+            m.predict = NULL;
         compute(&m, how & 1, how & 2 ? HT_ISA_REF : ht_isa_best());
+        ht_predict_close(&m.predict);
         ht_model_free(&m);
     }
     ht_gguf_close(&g);

@@ -18,7 +18,8 @@ rng = np.random.default_rng(1)
 
 class Model:
     def __init__(self, folder, name, arch, layers=1):
-        self.w = GGUFWriter(Path(folder) / (name + ".gguf"), arch)
+        self.path = Path(folder) / (name + ".gguf")
+        self.w = GGUFWriter(self.path, arch)
         self.arch, self.layers = arch, layers
         self.u32("block_count", layers)
         self.u32("context_length", 64)
@@ -84,7 +85,18 @@ class Model:
             self.mat(b + f"ffn_{role}_exps.weight", D, FF, n, t=t)
         self.mat(b + "ffn_down_exps.weight", FF, D, n, t=t)
 
-    def done(self, tied=True):
+    def powerinfer(self, il, rank, gate=True):
+        """A down projection with a row per neuron, and a predictor."""
+        b = f"blk.{il}."
+        if gate:
+            self.vec(b + "ffn_norm.weight", D)
+            self.mat(b + "ffn_gate.weight", D, FF)
+        self.mat(b + "ffn_up.weight", D, FF)
+        self.mat(b + "ffn_down_t.weight", D, FF)
+        self.mat(b + "fc1.weight", D, rank)
+        self.mat(b + "fc2.weight", rank, FF, t=T.Q4_0 if rank % 32 == 0 else T.F16)
+
+    def done(self, tied=True, magic=b"GGUF"):
         self.mat("token_embd.weight", D, VOCAB, t=T.Q8_0)
         self.vec("output_norm.weight", D)
         if not tied:
@@ -94,6 +106,8 @@ class Model:
         self.w.write_kv_data_to_file()
         self.w.write_tensors_to_file()
         self.w.close()
+        with open(self.path, "r+b") as f:
+            f.write(magic)
 
 
 def main():
@@ -192,6 +206,29 @@ def main():
     m.u32("rope.dimension_count", 8)
     m.attention(0)
     m.vec("blk.0.attn_norm.bias", D)
+    m.ffn(0, gate=False)
+    m.done()
+
+    m = Model(folder, "powerinfer", "llama", 2)
+    m.w.add_float32("powerinfer.sparse_threshold", 0.1)
+    for il, rank in enumerate((32, 5)):
+        m.attention(il)
+        m.powerinfer(il, rank)
+    m.done(tied=False, magic=b"PWRI")
+
+    m = Model(folder, "powerinfer-parallel", "falcon")
+    m.f32("attention.layer_norm_epsilon", 1e-5)
+    m.vec("blk.0.attn_norm.weight", D)
+    m.vec("blk.0.attn_norm_2.weight", D)
+    m.mat("blk.0.attn_qkv.weight", D, 2 * D)
+    m.mat("blk.0.attn_output.weight", D, D)
+    m.powerinfer(0, 32, gate=False)
+    m.done(magic=b"PWRI")
+
+    m = Model(folder, "positions", "gpt2")
+    m.f32("attention.layer_norm_epsilon", 1e-5)
+    m.mat("position_embd.weight", D, 20, t=T.F16)
+    m.attention(0)
     m.ffn(0, gate=False)
     m.done()
 
