@@ -15,7 +15,7 @@
 
 #include "cpu/dot.h"
 #include "cpu/gemm.h"
-#include "cpu/gemm_avx2.h"
+#include "cpu/gemm_f32_avx2.h"
 #include "cpu/gemm_tile.h"
 
 enum {
@@ -184,6 +184,8 @@ void ht_gemm_f32__avx2(float *y, size_t ldy, ht_type type, const void *w, size_t
     ht_dot_f32_fn *dot = ht_dot_f32_pick(type, HT_ISA_AVX2, &name);
     const uint32_t enough = ht_type_get(type)->quantised ? 2 : 4; /* fewer tokens do not pay for the unpacking */
 
+    if (ht_gemm_f32_avx2_few(y, ldy, type, w, stride, n_rows, x, ldx, n_tok, k, scratch))
+        return;
     for (uint32_t r = 0; r < n_rows; r += R) {
         const uint8_t *rows = (const uint8_t *)w + r * stride;
         const uint32_t n = n_rows - r < R ? n_rows - r : R;

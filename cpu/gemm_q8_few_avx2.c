@@ -276,7 +276,6 @@ HT_INLINE void times(float *y, size_t ldy, const uint8_t *w, size_t stride, uint
                      uint32_t parts, uint32_t n_tok)                                                                   \
     {                                                                                                                  \
         switch (n_tok) {                                                                                               \
-        case 1: times(y, ldy, w, stride, n_rows, x, parts, 1, type); break;                                            \
         case 2: times(y, ldy, w, stride, n_rows, x, parts, 2, type); break;                                            \
         case 3: times(y, ldy, w, stride, n_rows, x, parts, 3, type); break;                                            \
         default: times(y, ldy, w, stride, n_rows, x, parts, 4, type); break;                                           \

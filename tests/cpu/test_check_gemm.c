@@ -238,6 +238,24 @@ Test(check_gemm, f32_every_variant_equals_ref, .timeout = 300)
     }
 }
 
+/* Few tokens go other ways than tiles, by their number and by whether k is a multiple of 32. */
+Test(check_gemm, f32_few_tokens_equal_ref, .timeout = 300)
+{
+    static const ht_type types[] = { HT_F32, HT_F16, HT_BF16 };
+
+    for (size_t c = 0; c < sizeof f32_cases / sizeof *f32_cases; c++) {
+        if (f32_cases[c].isa == HT_ISA_REF || !ht_isa_runs(f32_cases[c].isa))
+            continue;
+        for (size_t i = 0; i < sizeof types / sizeof *types; i++)
+            for (uint32_t n_tok = 2; n_tok <= 14; n_tok++) {
+                const uint32_t k = 32 * (1 + 5 * n_tok % 29), rows = 13 + 2 * n_tok;
+                cr_expect(same_f32(f32_cases[c].fn, types[i], rows, n_tok, k, n_tok % 3 ? 0 : 6, n_tok),
+                          "%s: %s, rows %u, tokens %u, k %u differs from __ref", f32_cases[c].name,
+                          ht_type_get(types[i])->name, rows, n_tok, k);
+            }
+    }
+}
+
 /* A thread's scratch stays modest for the widest models. */
 Test(check_gemm, scratch_is_bounded)
 {
