@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/text.h"
+
 typedef struct family {
     const char *name;
     const char *mark[3];       /* all must occur in the template (NULL: no more) */
@@ -103,41 +105,18 @@ static const family *family_of(const char *tmpl)
 
 const char *ht_chat_family_name(const char *chat_template) { return family_of(chat_template)->name; }
 
-typedef struct text {
-    char *s;
-    size_t n, cap;
-    bool failed;
-} text;
-
-static void put(text *t, const char *s, size_t n)
-{
-    if (t->n + n + 1 > t->cap) {
-        size_t cap = (t->n + n + 1) * 2;
-        char *p = realloc(t->s, cap);
-        if (!p) {
-            t->failed = true;
-            return;
-        }
-        t->s = p;
-        t->cap = cap;
-    }
-    memcpy(t->s + t->n, s, n);
-    t->n += n;
-    t->s[t->n] = 0;
-}
-
-static void puts_(text *t, const char *s) { put(t, s, strlen(s)); }
+static void puts_(ht_text *t, const char *s) { ht_text_put(t, s, strlen(s)); }
 
 static bool space(char c) { return c == ' ' || c == '\n' || c == '\t' || c == '\r'; }
 
-static void put_content(text *t, const family *f, const char *s)
+static void put_content(ht_text *t, const family *f, const char *s)
 {
     size_t n = strlen(s);
     while (f->trim && n && space(*s))
         s++, n--;
     while (f->trim && n && space(s[n - 1]))
         n--;
-    put(t, s, n);
+    ht_text_put(t, s, n);
 }
 
 static int role_of(const char *role)
@@ -152,9 +131,9 @@ ht_status ht_chat_format(const char *chat_template, const hearth_message *messag
 {
     const family *f = family_of(chat_template);
     const char *folded = NULL; /* a system message that waits for the user's, in families without a system turn */
-    text t = { 0 };
+    ht_text t = { 0 };
 
-    put(&t, "", 0);
+    ht_text_put(&t, "", 0);
     /* BOS is written only where the template itself does so. */
     if (f->begin[0] && (strstr(chat_template ? chat_template : "", "bos_token") ||
                         strstr(chat_template ? chat_template : "", f->begin)))

@@ -7,6 +7,7 @@
 #include "engine/base/hash.h"
 #include "engine/gguf_write.h"
 #include "engine/objects.h"
+#include "engine/text.h"
 
 struct hearth_file {
     ht_gguf *g;
@@ -113,33 +114,8 @@ int64_t hearth_file_find_meta(const hearth_file *f, const char *key)
     return -1;
 }
 
-typedef struct text {
-    char *s;
-    size_t n, cap;
-    bool failed;
-} text;
-
-static void put(text *t, const char *s, size_t n)
-{
-    if (t->failed)
-        return;
-    if (t->n + n + 1 > t->cap) {
-        size_t cap = (t->n + n + 1) * 2;
-        char *p = realloc(t->s, cap);
-        if (!p) {
-            t->failed = true;
-            return;
-        }
-        t->s = p;
-        t->cap = cap;
-    }
-    memcpy(t->s + t->n, s, n);
-    t->n += n;
-    t->s[t->n] = 0;
-}
-
 /* The shortest spelling that reads back as the same number, in the C locale whatever the process's is. */
-static void put_float(text *t, double v, bool f32)
+static void put_float(ht_text *t, double v, bool f32)
 {
     char buf[40];
     int n = 0;
@@ -152,10 +128,10 @@ static void put_float(text *t, double v, bool f32)
     for (int i = 0; i < n; i++)
         if (buf[i] == ',')
             buf[i] = '.';
-    put(t, buf, (size_t)n);
+    ht_text_put(t, buf, (size_t)n);
 }
 
-static void put_element(text *t, const ht_kv *kv, ht_kv_type type, uint64_t i)
+static void put_element(ht_text *t, const ht_kv *kv, ht_kv_type type, uint64_t i)
 {
     char buf[32];
     int64_t v = 0;
@@ -166,28 +142,28 @@ static void put_element(text *t, const ht_kv *kv, ht_kv_type type, uint64_t i)
             put_float(t, d, type == HT_KV_F32);
     } else if (ht_kv_int(kv, i, &v)) {
         if (type == HT_KV_BOOL)
-            put(t, v ? "true" : "false", v ? 4 : 5);
+            ht_text_put(t, v ? "true" : "false", v ? 4 : 5);
         else
-            put(t, buf, (size_t)snprintf(buf, sizeof buf, type == HT_KV_U64 ? "%llu" : "%lld", (long long)v));
+            ht_text_put(t, buf, (size_t)snprintf(buf, sizeof buf, type == HT_KV_U64 ? "%llu" : "%lld", (long long)v));
     } else if (type == HT_KV_U64) { /* beyond int64 */
         uint64_t u;
         memcpy(&u, kv->data + i * 8, 8);
-        put(t, buf, (size_t)snprintf(buf, sizeof buf, "%llu", (unsigned long long)u));
+        ht_text_put(t, buf, (size_t)snprintf(buf, sizeof buf, "%llu", (unsigned long long)u));
     }
 }
 
 hearth_status hearth_file_meta_text(const hearth_file *f, uint64_t i, uint64_t max_elements, char **out, size_t *n)
 {
-    text t = { 0 };
+    ht_text t = { 0 };
     ht_str s;
 
     if (i >= ht_gguf_n_kv(f->g))
         return HEARTH_EINVAL;
     const ht_kv *kv = ht_gguf_kv_at(f->g, i);
-    put(&t, "", 0);
+    ht_text_put(&t, "", 0);
     if (kv->type == HT_KV_STRING) {
         if (ht_kv_str(kv, &s))
-            put(&t, s.s, s.n);
+            ht_text_put(&t, s.s, s.n);
     } else if (kv->type == HT_KV_ARRAY) {
         ht_str *all = NULL;
         if (kv->elem == HT_KV_STRING) {
@@ -197,13 +173,13 @@ hearth_status hearth_file_meta_text(const hearth_file *f, uint64_t i, uint64_t m
         }
         for (uint64_t e = 0; e < kv->n && !t.failed; e++) {
             if (e)
-                put(&t, ", ", 2);
+                ht_text_put(&t, ", ", 2);
             if (e == max_elements) {
-                put(&t, "\xe2\x80\xa6", 3);
+                ht_text_put(&t, "\xe2\x80\xa6", 3);
                 break;
             }
             if (all)
-                put(&t, all[e].s, all[e].n);
+                ht_text_put(&t, all[e].s, all[e].n);
             else
                 put_element(&t, kv, kv->elem, e);
         }
@@ -222,7 +198,7 @@ hearth_status hearth_file_meta_text(const hearth_file *f, uint64_t i, uint64_t m
 
 hearth_status hearth_file_meta_each(const hearth_file *f, uint64_t i, hearth_meta_fn *element, void *user)
 {
-    text t = { 0 };
+    ht_text t = { 0 };
     ht_str *all = NULL;
     hearth_status st = HEARTH_OK;
 
