@@ -71,6 +71,13 @@ static ht_status choose_context(const hearth_model *m, uint32_t asked, uint64_t 
     return HT_OK;
 }
 
+/* What a budget has to hold beside neuron-major parts for a context of n. */
+static uint64_t needed(const hearth_model *m, uint64_t n, uint64_t scratch, uint64_t set_bytes)
+{
+    return scratch + m->exec_bytes + m->table_bytes + ht_state_fixed_bytes(&m->m) + m->reserved + m->m.weight_bytes +
+           (n + HT_KV_PAGE - 1) / HT_KV_PAGE * set_bytes;
+}
+
 /* Contexts come before neuron-major parts, which only make decoding faster: gives up as many of them as a budget has no
  * room for beside a context of the length asked for, or a usual one. */
 static void make_room(hearth_model *m, uint32_t asked, uint64_t scratch, uint64_t set_bytes)
@@ -80,8 +87,7 @@ static void make_room(hearth_model *m, uint32_t asked, uint64_t scratch, uint64_
 
     if (!budget || !m->store.planned || n > MAX_CONTEXT)
         return;
-    const uint64_t taken = scratch + m->exec_bytes + m->table_bytes + ht_state_fixed_bytes(&m->m) + m->reserved +
-                           m->m.weight_bytes + (n + HT_KV_PAGE - 1) / HT_KV_PAGE * set_bytes;
+    const uint64_t taken = needed(m, n, scratch, set_bytes);
     const uint64_t left = budget > taken ? budget - taken : 0;
     if (m->store.planned <= left)
         return;
@@ -129,12 +135,17 @@ hearth_status hearth_session_open(hearth_session **out, hearth_model *m, const h
         return (hearth_status)ht_fail(err, HT_ENOMEM, "session");
     s->model = m;
     s->pending = -1;
-    uint64_t scratch = ht_forward_bytes(&m->m, m->f32, m->sparse, batch, rows);
     uint64_t set_bytes = ht_state_set_bytes(&m->m, kv) + ht_state_set_table_bytes(&m->m);
     uint64_t span = ht_state_partial_bytes(&m->m, 1); /* grows by a span, a page's share of it goes with the page */
-    scratch += span;
+    uint64_t scratch = ht_forward_bytes(&m->m, m->f32, m->sparse, batch, rows) + span;
     set_bytes += (span * HT_KV_PAGE + HT_ATTEND_SPAN - 1) / HT_ATTEND_SPAN;
     ht_os_lock(&m->budget_lock);
+    /* The context comes before a large batch, as far as the caller says how long it is. */
+    while (!p.batch && batch > 16 && m->budget.ram_bytes && p.n_ctx <= MAX_CONTEXT &&
+           needed(m, p.n_ctx ? p.n_ctx : 1, scratch, set_bytes) > m->budget.ram_bytes) {
+        batch /= 2;
+        scratch = ht_forward_bytes(&m->m, m->f32, m->sparse, batch, rows) + span;
+    }
     make_room(m, p.n_ctx, scratch, set_bytes);
     st = choose_context(m, p.n_ctx, scratch, set_bytes, &n_ctx, err);
     if (st == HT_OK) {

@@ -238,6 +238,35 @@ Test(session, budget_is_shared)
     hearth_model_close(&m);
 }
 
+/* A batch that is chosen is never too large for a budget in which a smaller one fits. */
+Test(session, batch_gives_way_to_context)
+{
+    char path[512];
+    uint64_t lo = 0, hi = 64 << 20;
+    hearth_session *s;
+
+    util_golden(path, "llama.gguf");
+    while (lo + 1 < hi) { /* the least budget with the least batch */
+        const uint64_t mid = lo + (hi - lo) / 2;
+        const hearth_session_params p = { .size = sizeof p, .n_ctx = 8192, .batch = 16 };
+        hearth_model *m = util_open(path, (hearth_model_params){ .threads = 1, .ram_bytes = mid });
+        if (hearth_session_open(&s, m, &p, &err) == HEARTH_OK)
+            hi = mid;
+        else
+            lo = mid;
+        hearth_session_close(&s);
+        hearth_model_close(&m);
+    }
+    for (uint64_t ram = hi; ram < 2 * hi; ram += hi / 16) {
+        const hearth_session_params p = { .size = sizeof p, .n_ctx = 8192 };
+        hearth_model *m = util_open(path, (hearth_model_params){ .threads = 1, .ram_bytes = ram });
+        cr_expect_eq(hearth_session_open(&s, m, &p, &err), HEARTH_OK, "%llu bytes, of which %llu are enough: %s",
+                     (unsigned long long)ram, (unsigned long long)hi, err.text);
+        hearth_session_close(&s);
+        hearth_model_close(&m);
+    }
+}
+
 /* Rotations of phi3_longrope change with the context's length; one that only a budget cut must compute the same. */
 Test(session, budget_changes_no_bit)
 {
