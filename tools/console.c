@@ -174,7 +174,11 @@ static void tell(bool shown, const char *fmt, va_list ap)
     }
     if (console.log) {
         fprintf(console.log, "%10.3f %s\n", ht_since_start(), text);
-        fflush(console.log);
+        if (fflush(console.log) || ferror(console.log)) {
+            fclose(console.log);
+            console.log = NULL;
+            ht_complain("the log could not be written: it ends here");
+        }
     }
 }
 

@@ -201,6 +201,13 @@ Test(run, log_and_quiet)
     o = command_run("run", PROMPT, "--log", "/nowhere/log");
     cr_assert_eq(o.status, 1);
     outcome_free(&o);
+    if (access("/dev/full", W_OK) == 0) { /* a log that cannot be written is told once and stops nothing */
+        o = command_run("run", PROMPT, GREEDY, "-n", "2", "--log", "/dev/full");
+        cr_assert_eq(o.status, 0);
+        const char *told = strstr(o.err, "log could not be written");
+        cr_assert(told && !strstr(told + 1, "log could not"), "%s", o.err);
+        outcome_free(&o);
+    }
 }
 
 Test(run, what_fails_at_run_time_is_one)
