@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "tools/commands.h"
 #include "tools/report.h"
@@ -270,6 +271,39 @@ static int measure(const ht_options *o, const ht_loaded *l, const ht_loaded *oth
     return status;
 }
 
+/* Stored bytes of a file's tensors; 0 where it cannot be read, which is told when it is opened as a model. */
+static uint64_t tensor_bytes(const char *path)
+{
+    hearth_file *f = NULL;
+    uint64_t sum = 0;
+    if (hearth_file_open(&f, path, NULL) != HEARTH_OK)
+        return 0;
+    for (uint64_t i = 0; i < hearth_file_n_tensors(f); i++) {
+        hearth_tensor t = { 0 };
+        if (hearth_file_tensor(f, i, &t) == HEARTH_OK)
+            sum += t.bytes;
+    }
+    hearth_file_close(&f);
+    return sum;
+}
+
+/* --ram for two models, parts[0] and parts[1]: each has its weights and half of what both leave. Those of one file are
+ * in memory once. Where not even the weights fit, each has a share by its size, and refuses. */
+static void share_budget(const char *path, const char *other, uint64_t ram, uint64_t parts[2])
+{
+    struct stat a, b;
+    const uint64_t w = tensor_bytes(path), w_other = tensor_bytes(other);
+    const bool same = !stat(path, &a) && !stat(other, &b) && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+    const uint64_t both = same ? w : w + w_other;
+    if (ram > both) {
+        parts[0] = w + (ram - both) / 2;
+        parts[1] = w_other + (ram - both) / 2;
+    } else {
+        parts[0] = both ? (uint64_t)((double)ram * (double)w / (double)both) : ram / 2;
+        parts[1] = same ? parts[0] : ram - parts[0];
+    }
+}
+
 static int run(const ht_options *o)
 {
     ht_load_how how = { .precision = HEARTH_PRECISION_FAST };
@@ -286,13 +320,24 @@ static int run(const ht_options *o)
     if (status)
         return status;
     ht_interrupt_arm(true);
-    if ((status = ht_load_model(&l, NULL, o, &how)))
+    ht_options shared = *o;
+    uint64_t parts[2] = { o->ram.bytes, o->ram.bytes };
+    bool dense = o->against && !strcmp(o->against, "dense");
+    if (o->against && o->ram.given) {
+        if ((status = ht_load_path(o, l.path, sizeof l.path)))
+            goto done;
+        share_budget(l.path, dense ? l.path : o->against, o->ram.bytes, parts);
+        ht_detail("of --ram %.1f MiB are for the model, %.1f MiB for the one it is compared with",
+                  (double)parts[0] / (1 << 20), (double)parts[1] / (1 << 20));
+    }
+    shared.ram.bytes = parts[0];
+    if ((status = ht_load_model(&l, NULL, &shared, &how)))
         goto done;
     if (o->against) {
-        bool dense = !strcmp(o->against, "dense");
         how.dense = dense;
         how.no_profile = true;
-        if ((status = ht_load_model(&other, dense ? l.path : o->against, o, &how)))
+        shared.ram.bytes = parts[1];
+        if ((status = ht_load_model(&other, dense ? l.path : o->against, &shared, &how)))
             goto done;
         if (other.info.n_vocab != l.info.n_vocab) {
             ht_complain("%s has a vocabulary of %u tokens, %s one of %u: they cannot be compared", l.path,
@@ -326,7 +371,7 @@ const ht_command ht_command_perplexity = {
         "where the file asks for it; the second half of each is scored, as llama.cpp does; --windows N stops after N "
         "of "
         "them. --against adds the mean and the 99th percentile of the KL divergence KL(MODEL2 || MODEL) in nat and the "
-        "share of positions where both put the same token first.",
+        "share of positions where both put the same token first; both models share --ram.",
     .max_positional = 1,
     .takes_stdin = true,
     .tables = { own_flags, ht_flags_model, ht_flags_talk },

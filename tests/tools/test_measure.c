@@ -93,6 +93,29 @@ Test(perplexity, against_itself_and_against_dense)
     }
 }
 
+/* What is just enough for one model is not for two, twice as much is. */
+Test(perplexity, against_shares_the_budget)
+{
+    shipped_model();
+    const char *file = passage_file();
+    char ram[16];
+    int least = 0;
+    for (int mib = 4; mib <= 64 && !least; mib++) {
+        snprintf(ram, sizeof ram, "%dM", mib);
+        outcome o = command_run("perplexity", "-f", file, "--ctx", "64", "--windows", "1", "--threads", "1", "--ram", ram);
+        least = o.status == 0 ? mib : 0;
+        outcome_free(&o);
+    }
+    cr_assert_gt(least, 0);
+    for (int times = 1; times <= 2; times++) {
+        snprintf(ram, sizeof ram, "%dM", times * least);
+        outcome o = command_run("perplexity", "-f", file, "--ctx", "64", "--windows", "1", "--threads", "1", "--ram", ram,
+                                "--against", "dense");
+        cr_expect_eq(o.status, times == 1, "--ram %s: status %d, %s", ram, o.status, o.err);
+        outcome_free(&o);
+    }
+}
+
 Test(perplexity, scores_the_second_half_of_whole_windows)
 {
     shipped_model();
