@@ -31,8 +31,8 @@ static void put_pairs(group *g, const ht_down_slice *s, const ht_down_group *of,
     for (uint32_t i = 0; i < n; i += 2) {
         const uint32_t j0 = s->list[of->first + first + i], j1 = i + 1 < n ? s->list[of->first + first + i + 1] : j0;
         const int8_t h0 = s->q8.q[j0 - s->segment], h1 = i + 1 < n ? s->q8.q[j1 - s->segment] : 0;
-        g->row[2 * g->pairs] = s->w + at + j0 * geo->stride;
-        g->row[2 * g->pairs + 1] = s->w + at + j1 * geo->stride;
+        g->row[2 * g->pairs] = s->w + at + ht_neurons_place(geo, j0) * geo->stride;
+        g->row[2 * g->pairs + 1] = s->w + at + ht_neurons_place(geo, j1) * geo->stride;
         g->pair[g->pairs] = (int16_t)((uint8_t)h0 | (uint16_t)(uint8_t)h1 << 8);
         g->words[g->pairs] = (int32_t)((uint16_t)h0 | (uint32_t)(uint16_t)h1 << 16);
         g->pairs++;
@@ -42,7 +42,7 @@ static void put_pairs(group *g, const ht_down_slice *s, const ht_down_group *of,
 static void prepare(group *g, const ht_down_slice *s, const ht_down_group *of)
 {
     const ht_neurons *geo = s->g;
-    const uint32_t block = s->segment / 32 + of->block, per = geo->sc_stride ? 8 : 1;
+    const uint32_t block = ht_neurons_group(geo, s->segment / 32 + of->block), per = geo->sc_stride ? 8 : 1;
 
     g->n = of->n;
     g->pairs = 0;
@@ -353,7 +353,7 @@ HT_INLINE void down_floats(float *y, const ht_down_slice *s, unsigned size, load
 
     ht_down_sort32(s, begin, next, sorted);
     for (uint32_t i = 0; i < s->n_list; i++) {
-        row[i] = w + (s->segment + sorted[i]) * g->stride;
+        row[i] = w + ht_neurons_place(g, s->segment + sorted[i]) * g->stride;
         h[i] = s->h[sorted[i]];
     }
     for (uint32_t index = 0; index < 32; index++) {

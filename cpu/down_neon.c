@@ -56,7 +56,7 @@ HT_INLINE void sum_rows(const ht_down_slice *s, uint32_t first, uint32_t n, uint
 
     memset(sum, 0, TILE * sizeof *sum);
     for (uint32_t i = first; i < first + n; i++)
-        add(s->w + at + s->list[i] * g->stride, s->q8.q[s->list[i] - s->segment], sum);
+        add(s->w + at + ht_neurons_place(g, s->list[i]) * g->stride, s->q8.q[s->list[i] - s->segment], sum);
 }
 
 HT_INLINE void down(float *y, const ht_down_slice *s, add_fn *add)
@@ -71,7 +71,7 @@ HT_INLINE void down(float *y, const ht_down_slice *s, add_fn *add)
     for (uint32_t index = 0, i = 0; index < 16; index++) {
         for (; i < n && groups[i].index == index; i++) {
             const ht_down_group *of = &groups[i];
-            const uint32_t block = s->segment / 32 + of->block;
+            const uint32_t block = ht_neurons_group(g, s->segment / 32 + of->block);
             const float h_d = s->q8.d[of->block];
             const int h_sum = s->q8.s[2 * of->block] + s->q8.s[2 * of->block + 1];
             float *acc = ht_down_acc(&tree);
@@ -145,7 +145,8 @@ HT_INLINE void down_floats(float *y, const ht_down_slice *s, size_t size, one_fn
     ht_down_sort32(s, begin, next, list);
     for (uint32_t index = 0; index < 32; index++) {
         for (uint32_t i = begin[index]; i < begin[index + 1]; i++) {
-            const uint8_t *row = s->w + s->g->rows_at + (s->segment + list[i]) * s->g->stride + s->first * size;
+            const uint8_t *row = s->w + s->g->rows_at +
+                                 ht_neurons_place(s->g, s->segment + list[i]) * s->g->stride + s->first * size;
             const float h = s->h[list[i]];
             float *restrict acc = ht_down_acc(&tree);
             for (uint32_t o = 0; o < tree.n; o++)

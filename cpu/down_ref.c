@@ -11,7 +11,7 @@
 
 static int code(const ht_neurons *g, const uint8_t *w, uint32_t j, uint32_t o)
 {
-    const uint8_t *row = w + g->rows_at + j * g->stride;
+    const uint8_t *row = w + g->rows_at + ht_neurons_place(g, j) * g->stride;
 
     if (g->type == HT_Q8_0)
         return (int8_t)row[o];
@@ -39,8 +39,9 @@ static float output_q8(const ht_down_slice *s, uint32_t o)
     for (uint32_t i = 0; i < s->n_list;) {
         const uint32_t b = (s->list[i] - s->segment) / 32; /* block of the segment */
         const uint32_t j0 = s->segment + 32 * b;           /* its first neuron */
-        const uint8_t *d = s->w + g->d_at + j0 / per * g->d_stride + 2 * (size_t)o;
-        const uint8_t *sc = s->w + g->sc_at + j0 / 32 * g->sc_stride + o;
+        const uint32_t group = ht_neurons_group(g, j0 / 32);
+        const uint8_t *d = s->w + g->d_at + group / (per / 32) * g->d_stride + 2 * (size_t)o;
+        const uint8_t *sc = s->w + g->sc_at + group * g->sc_stride + o;
         int32_t half[2] = { 0, 0 };
         for (; i < s->n_list && (s->list[i] - s->segment) / 32 == b; i++) {
             const uint32_t j = s->list[i];
@@ -68,7 +69,7 @@ static float output_f32(const ht_down_slice *s, uint32_t o)
 
     for (uint32_t i = 0; i < s->n_list; i++) {
         const uint32_t j = s->list[i], at = j - s->segment;
-        ht_type_dequant(g->type, s->w + g->rows_at + j * g->stride + o * size, 1, &w);
+        ht_type_dequant(g->type, s->w + g->rows_at + ht_neurons_place(g, j) * g->stride + o * size, 1, &w);
         acc[at % 32] = fmaf(w, s->h[at], acc[at % 32]);
     }
     return ht_tree32(acc);

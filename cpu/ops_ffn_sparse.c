@@ -204,7 +204,7 @@ static void sparse_lists(const cpu_op *op, uint32_t chunk, uint32_t thread)
         }
         const uint32_t n = (uint32_t)(end - w.list);
         w.begin[ht_ffn_segments(f->n_ff)] = n;
-        if (f->n_bytes && ht_neurons_shape(&g, (ht_type)it->down_t.type, f->n_ff, f->d_model))
+        if (f->n_bytes && ht_neurons_of(&g, &it->down_t))
             atomic_fetch_add_explicit(f->n_bytes, bytes_of_list(&g, w.list, n), memory_order_relaxed);
     }
 }
@@ -243,7 +243,7 @@ static void sparse_down(const cpu_op *op, uint32_t chunk, uint32_t n_chunks, uin
     ht_neurons g;
 
     (void)n_chunks; /* always one */
-    ht_neurons_shape(&g, (ht_type)it->down_t.type, f->n_ff, f->d_model);
+    ht_neurons_of(&g, &it->down_t);
     ht_down_slice part = { .g = &g,
                            .w = it->down_t.host,
                            .first = first,
@@ -290,8 +290,7 @@ static int all_down_t(const cpu_op *op)
         const ht_part *p = &f->items[i].down_t;
         if (!p->host || !f->work)
             return 0;
-        if (p->layout != HT_LAYOUT_NEURONS || p->n != f->n_ff || p->k != f->d_model || (uintptr_t)p->host % 64 ||
-            !ht_neurons_shape(&g, (ht_type)p->type, f->n_ff, f->d_model))
+        if (p->n != f->n_ff || p->k != f->d_model || !ht_neurons_of(&g, p))
             return -1;
         if (ht_type_get(p->type)->quantised && !f->h.q8.stride)
             return 0;
@@ -338,7 +337,7 @@ static void transpose_tile(const cpu_op *op, uint32_t chunk, uint32_t thread)
     ht_neurons g;
 
     (void)thread;
-    ht_neurons_shape(&g, (ht_type)t->to.type, t->to.n, t->to.k);
+    ht_neurons_of(&g, &t->to);
     if (!ht_neurons_from_rows(&g, t->from.host, t->from.stride, t->first + at, n, (void *)(uintptr_t)t->to.host))
         atomic_store_explicit(t->refused, true, memory_order_relaxed);
 }
@@ -348,8 +347,7 @@ bool ht_cpu_plan_transpose(cpu_op *op)
     const ht_op_transpose *t = &op->op.transpose;
     ht_neurons g;
 
-    if (t->to.layout != HT_LAYOUT_NEURONS || !t->to.host || !t->from.host || (uintptr_t)t->to.host % 64 ||
-        !ht_neurons_shape(&g, (ht_type)t->to.type, t->to.n, t->to.k) || t->from.type != t->to.type ||
+    if (!t->to.host || !t->from.host || !ht_neurons_of(&g, &t->to) || t->from.type != t->to.type ||
         t->from.n != t->to.k || t->from.k != t->to.n || t->first % HT_NEURONS_TILE || t->n == 0 ||
         t->n > g.d_model - t->first || t->first >= g.d_model)
         return false;

@@ -54,6 +54,7 @@ static ht_part unfinished_part(const ht_store *s, const ht_neuron_block *b, uint
                       .n = b->g.n_ff,
                       .k = b->g.d_model,
                       .stride = b->g.stride,
+                      .rows_at = b->g.rows_at,
                       .host = s->memory + b->at + expert * b->each };
 }
 

@@ -41,7 +41,10 @@ typedef struct ht_part {
     uint32_t n;      /* rows */
     uint32_t k;      /* elements per row of this view */
     size_t stride;   /* bytes from row to row */
-    const void *host;/* NULL where the part is not in host memory */
+    const void *host;/* NULL where the part is not in host memory; neuron-major: the scales, or the first row */
+    size_t rows_at;  /* neuron-major: bytes from host to the first neuron's row */
+    const uint32_t *order; /* of neurons: group i of 32 (rows [32 i, 32 i + 32)) lies where group order[i] would; NULL: in
+                              order. Packed files order groups hot first; a neuron's number is that of the model */
     uint64_t device; /* device address, 0 where it is in no device */
 } ht_part;
 

@@ -45,6 +45,37 @@ bool ht_neurons_shape(ht_neurons *g, ht_type type, uint32_t n_ff, uint32_t d_mod
     return true;
 }
 
+bool ht_neurons_of(ht_neurons *g, const ht_part *p)
+{
+    if (p->layout != HT_LAYOUT_NEURONS || (uintptr_t)p->host % 64 || !ht_neurons_shape(g, (ht_type)p->type, p->n, p->k))
+        return false;
+    g->order = p->order;
+    if (!p->stride)
+        return !p->order; /* in memory, as shaped */
+    if (p->stride < g->row_bytes || p->stride % 64 || p->rows_at < g->rows_at || p->rows_at % 64)
+        return false;
+    g->bytes = p->stride == g->stride && p->rows_at == g->rows_at ? g->bytes : 0;
+    g->stride = p->stride;
+    g->rows_at = p->rows_at;
+    return true;
+}
+
+ht_neurons ht_neurons_range(const ht_neurons *g, uint32_t first, uint32_t n)
+{
+    ht_neurons r = *g;
+
+    r.n_ff = n;
+    r.bytes = 0;
+    if (g->order) {
+        r.order += first / 32;
+        return r;
+    }
+    r.d_at += first / ht_type_get(g->type)->block * g->d_stride;
+    r.sc_at += first / 32 * g->sc_stride;
+    r.rows_at += first * g->stride;
+    return r;
+}
+
 /* ---- quantised: the weights of a block as one byte each, and back ---- */
 
 static void block_to_codes(ht_type type, const uint8_t *b, uint8_t *c)
@@ -147,9 +178,17 @@ static const uint8_t *block_d(ht_type type, const uint8_t *b)
     return type == HT_Q6_K ? b + 208 : b;
 }
 
+/* The place of a block's scales among those of its type. */
+static uint32_t block_place(const ht_neurons *g, uint32_t block)
+{
+    const uint32_t groups = ht_type_get(g->type)->block / 32;
+    return ht_neurons_group(g, block * groups) / groups;
+}
+
 static bool scales_from(const ht_neurons *g, const uint8_t *b, uint32_t block, uint32_t o, uint8_t *to)
 {
     const uint32_t per = ht_type_get(g->type)->block;
+    block = block_place(g, block);
     const uint8_t *d = block_d(g->type, b);
     uint8_t *plane = to + g->d_at + block * g->d_stride + 2 * (size_t)o, *sc = to + g->sc_at + o;
     bool good = finite_f16(d);
@@ -175,6 +214,7 @@ static bool scales_from(const ht_neurons *g, const uint8_t *b, uint32_t block, u
 
 static void scales_to(const ht_neurons *g, const uint8_t *from, uint32_t block, uint32_t o, uint8_t *b)
 {
+    block = block_place(g, block);
     const uint8_t *plane = from + g->d_at + block * g->d_stride + 2 * (size_t)o, *sc = from + g->sc_at + o;
 
     memcpy(b + (g->type == HT_Q6_K ? 208 : 0), plane, 2);
@@ -245,7 +285,7 @@ static bool tile_from(const ht_neurons *g, const uint8_t *rows, size_t row_strid
         }
     }
     for (uint32_t i = 0; i < m; i++)
-        codes_to_piece(g->type, codes[i], to + g->rows_at + (size_t)(j + i) * g->stride + o / TILE * piece);
+        codes_to_piece(g->type, codes[i], to + g->rows_at + (size_t)ht_neurons_place(g, j + i) * g->stride + o / TILE * piece);
     return good;
 }
 
@@ -257,7 +297,7 @@ static void tile_to(const ht_neurons *g, const uint8_t *from, uint32_t o, uint32
     uint8_t codes[SPAN][TILE], block[256] = { 0 };
 
     for (uint32_t i = 0; i < m; i++)
-        piece_to_codes(g->type, from + g->rows_at + (size_t)(j + i) * g->stride + o / TILE * piece, codes[i]);
+        piece_to_codes(g->type, from + g->rows_at + (size_t)ht_neurons_place(g, j + i) * g->stride + o / TILE * piece, codes[i]);
     for (uint32_t r = 0; r < n; r++) {
         uint8_t *b = rows + (size_t)(o + r) * row_stride + ht_type_row_bytes(t, j);
         for (uint32_t i = 0; i < m; i += t->block, b += t->block_bytes) {
@@ -287,7 +327,7 @@ static bool floats_from(const ht_neurons *g, const uint8_t *rows, size_t row_str
     bool good = true;
 
     for (uint32_t i = j; i < j + m; i++) {
-        uint8_t *p = to + g->rows_at + i * g->stride + o * size;
+        uint8_t *p = to + g->rows_at + (size_t)ht_neurons_place(g, i) * g->stride + o * size;
         for (uint32_t r = 0; r < n; r++, p += size) {
             const uint8_t *w = rows + (size_t)(o + r) * row_stride + i * size;
             memcpy(p, w, size);
@@ -303,9 +343,11 @@ static void floats_to(const ht_neurons *g, const uint8_t *from, uint32_t o, uint
 {
     const size_t size = ht_type_get(g->type)->block_bytes;
 
-    for (uint32_t i = j; i < j + m; i++)
+    for (uint32_t i = j; i < j + m; i++) {
+        const uint8_t *row = from + g->rows_at + (size_t)ht_neurons_place(g, i) * g->stride;
         for (uint32_t r = o; r < o + n; r++)
-            memcpy(rows + (size_t)r * row_stride + i * size, from + g->rows_at + i * g->stride + r * size, size);
+            memcpy(rows + (size_t)r * row_stride + i * size, row + r * size, size);
+    }
 }
 
 /* ---- all ---- */
@@ -316,9 +358,10 @@ static void clear_scales(const ht_neurons *g, uint32_t o, uint32_t n, uint8_t *t
     const uint32_t per_d = ht_type_get(g->type)->block, halves = (uint32_t)(g->d_stride / (2 * (size_t)g->width));
 
     for (uint32_t p = 0; p < g->n_ff / per_d * halves; p++)
-        memset(to + g->d_at + 2 * ((size_t)p * g->width + o), 0, 2 * (size_t)n);
+        memset(to + g->d_at + block_place(g, p / halves) * g->d_stride + 2 * ((size_t)(p % halves) * g->width + o), 0,
+               2 * (size_t)n);
     for (uint32_t p = 0; g->sc_stride && p < g->n_ff / 16; p++)
-        memset(to + g->sc_at + (size_t)p * g->width + o, 0, n);
+        memset(to + g->sc_at + ht_neurons_group(g, p / 2) * g->sc_stride + (size_t)(p % 2) * g->width + o, 0, n);
 }
 
 bool ht_neurons_from_rows(const ht_neurons *g, const void *rows, size_t row_stride, uint32_t first, uint32_t n,

@@ -5,7 +5,9 @@
  * scales, which belong to 32 (or 16, or 256) neurons of one output, become vectors over the outputs. Nothing is
  * rounded: ht_neurons_to_rows gives back the bytes of the file.
  *
- * One allocation per expert, its scales first (every plane begins at a multiple of 64 bytes), then the rows:
+ * Scales first (every plane begins at a multiple of 64 bytes), then the rows, one after the other where the form is
+ * made in memory; in a packed file (engine/base/packed.h) each lies in its neuron's bundle, and whole groups of 32 neurons
+ * (of 256 where the block is) may be in another order, scales and rows alike. ht_neurons says where everything is:
  *
  *   Q4_0   f16 d [n_ff/32][width]                             row: per 64 outputs 32 bytes, low nibbles = the first 32
  *   Q8_0   f16 d [n_ff/32][width]                             row: int8 [width]
@@ -21,11 +23,13 @@
 #ifndef HT_BASE_NEURONS_H
 #define HT_BASE_NEURONS_H
 
+#include "engine/base/cluster.h"
 #include "engine/base/types.h"
 
 #define HT_NEURONS_TILE 128u /* outputs: slices of outputs begin at its multiples */
 
-/* Where everything lies: a pure function of type and shape. Offsets and strides in bytes. */
+/* Where everything lies: of ht_neurons_shape a pure function of type and shape. Offsets and strides in bytes, from one
+ * base. */
 typedef struct ht_neurons {
     ht_type type;
     uint32_t n_ff, d_model, width;
@@ -33,14 +37,31 @@ typedef struct ht_neurons {
     size_t sc_at, sc_stride; /* sub-scales of neurons [32 g, 32 g + 32): 2 * width bytes; K-quants */
     size_t rows_at, stride;  /* row of neuron j at rows_at + j * stride, a multiple of 64 */
     size_t row_bytes;        /* of it in use */
-    size_t bytes;            /* all */
+    size_t bytes;            /* all; 0 where it lies among other things */
+    const uint32_t *order;   /* [n_ff/32] where group i of 32 neurons lies; NULL: in order */
 } ht_neurons;
+
+/* Where neuron j (its row), and group i of 32 (its scales), lie. */
+static inline uint32_t ht_neurons_group(const ht_neurons *g, uint32_t i)
+{
+    return g->order ? g->order[i] : i;
+}
+static inline uint32_t ht_neurons_place(const ht_neurons *g, uint32_t j)
+{
+    return g->order ? g->order[j / 32] * 32 + j % 32 : j;
+}
 
 /* False: the type has no neuron-major form, or n_ff is no multiple of its block. */
 bool ht_neurons_shape(ht_neurons *g, ht_type type, uint32_t n_ff, uint32_t d_model);
 
+/* That of a part as it is leased: p->host is the base. False where the part contradicts itself; the order is believed:
+ * who reads it from a file checks it. */
+bool ht_neurons_of(ht_neurons *g, const ht_part *p);
+/* Neurons [first, first + n) of g as a form of their own over the same base; first: a multiple of 32 and of the block. */
+ht_neurons ht_neurons_range(const ht_neurons *g, uint32_t first, uint32_t n);
+
 /* Outputs [first, first + n) of the file's rows (those of the whole expert, `row_stride` bytes apart) into `to` (64-byte
- * aligned, g->bytes). first: a multiple of HT_NEURONS_TILE; n too, but at the end. False where a scale or a float
+ * aligned; of a form in memory g->bytes). first: a multiple of HT_NEURONS_TILE; n too, but at the end. False where a scale or a float
  * weight is no finite number: leaving out a neuron that is zero would change the result then. */
 bool ht_neurons_from_rows(const ht_neurons *g, const void *rows, size_t row_stride, uint32_t first, uint32_t n,
                           void *to);

@@ -20,7 +20,7 @@ static uint32_t rnd(uint64_t *s)
 }
 
 /* Any bytes: the form must not care what they mean. Rows lie 6 bytes further apart than they are long. */
-static bool there_and_back(ht_type type, uint32_t n_ff, uint32_t d_model)
+static bool there_and_back(ht_type type, uint32_t n_ff, uint32_t d_model, bool bundled)
 {
     const size_t row = ht_type_row_bytes(ht_type_get(type), n_ff), stride = row + 6;
     uint8_t *rows = malloc(stride * d_model), *back = malloc(stride * d_model);
@@ -30,6 +30,20 @@ static bool there_and_back(ht_type type, uint32_t n_ff, uint32_t d_model)
     cr_assert(ht_neurons_shape(&g, type, n_ff, d_model));
     cr_expect(g.stride % 64 == 0 && g.rows_at % 64 == 0 && g.sc_at % 64 == 0);
     cr_expect(g.rows_at + n_ff * g.stride == g.bytes && g.row_bytes <= g.stride);
+    uint32_t order[256];
+    if (bundled) {
+        const ht_type_info *t = ht_type_get(type);
+        const uint32_t at_once = t->block == 256 ? 8 : 1, n = n_ff / 32 / at_once;
+        ht_part part = { .layout = HT_LAYOUT_NEURONS, .type = type, .n = n_ff, .k = d_model };
+        for (uint32_t i = 0; i < n_ff / 32; i++)
+            order[i] = (n - 1 - i / at_once) * at_once + i % at_once;
+        part.stride = g.stride + 64;
+        part.rows_at = g.rows_at + 128;
+        part.order = n_ff % 32 ? NULL : order;
+        cr_assert(ht_neurons_of(&g, &part));
+        cr_expect_eq(g.bytes, 0);
+        g.bytes = g.rows_at + n_ff * g.stride;
+    }
     uint8_t *form = aligned_alloc(64, g.bytes);
     for (size_t i = 0; i < stride * d_model; i++)
         rows[i] = (uint8_t)rnd(&seed);
@@ -43,6 +57,15 @@ static bool there_and_back(ht_type type, uint32_t n_ff, uint32_t d_model)
     ht_neurons_to_rows(&g, form, 0, cut, back, stride);
     ht_neurons_to_rows(&g, form, cut, d_model - cut, back, stride);
     bool same = !memcmp(rows, back, stride * d_model);
+    const uint32_t from = ht_type_get(type)->block == 256 ? 256 : 32;
+    if (n_ff > from) { /* the neurons behind the first block, as a form of their own */
+        const ht_neurons part = ht_neurons_range(&g, from, n_ff - from);
+        const size_t at = ht_type_row_bytes(ht_type_get(type), from);
+        for (uint32_t r = 0; r < d_model; r++)
+            memset(back + r * stride + at, 0xa5, row - at);
+        ht_neurons_to_rows(&part, form, 0, d_model, back + at, stride);
+        same &= !memcmp(rows, back, stride * d_model);
+    }
     free(rows);
     free(back);
     free(form);
@@ -55,8 +78,9 @@ Test(neurons, inverse_gives_the_same_bytes)
         for (uint32_t m = 1; m <= 20; m += m < 4 ? 1 : 8)
             for (int o = 0; o < N_OUTPUTS; o++) {
                 const uint32_t n_ff = m * (ht_type_get(types[t])->block == 1 ? 37 : ht_type_get(types[t])->block);
-                cr_expect(there_and_back(types[t], n_ff, outputs[o]), "%s: %u neurons, %u outputs",
-                          ht_type_name(types[t]), n_ff, outputs[o]);
+                for (int bundled = 0; bundled < 2; bundled++)
+                    cr_expect(there_and_back(types[t], n_ff, outputs[o], bundled), "%s: %u neurons, %u outputs, %d",
+                              ht_type_name(types[t]), n_ff, outputs[o], bundled);
             }
 }
 
@@ -90,6 +114,33 @@ Test(neurons, what_is_no_number_is_found)
         free(rows);
         free(form);
     }
+}
+
+/* Parts that contradict themselves. */
+Test(neurons, parts_are_checked)
+{
+    static const uint8_t bytes[128] __attribute__((aligned(64)));
+    const ht_part good = { .layout = HT_LAYOUT_NEURONS, .type = HT_Q4_0, .n = 64, .k = 128, .host = bytes };
+    ht_neurons g;
+
+    ht_part p = good;
+    cr_expect(ht_neurons_of(&g, &p) && g.stride == 64 && g.rows_at == 512);
+    p.stride = 128;
+    p.rows_at = 576;
+    cr_expect(ht_neurons_of(&g, &p) && g.stride == 128 && g.rows_at == 576);
+    p.stride = 32;
+    cr_expect_not(ht_neurons_of(&g, &p));
+    p.stride = 96;
+    cr_expect_not(ht_neurons_of(&g, &p));
+    p.stride = 64;
+    p.rows_at = 448;
+    cr_expect_not(ht_neurons_of(&g, &p));
+    p = good;
+    p.layout = HT_LAYOUT_ROWS;
+    cr_expect_not(ht_neurons_of(&g, &p));
+    p = good;
+    p.host = bytes + 32;
+    cr_expect_not(ht_neurons_of(&g, &p));
 }
 
 Test(neurons, types_and_shapes_without_the_form)

@@ -393,7 +393,9 @@ Test(ops_sparse, refused)
                           .y_stride = 40,
                           .sparse = true,
                           .work = b.work };
-    cr_expect_eq(x->ops->submit(x, &op, 1, NULL), HT_OK);
+    ht_event done;
+    cr_expect_eq(x->ops->submit(x, &op, 1, &done), HT_OK);
+    cr_expect_eq(x->ops->wait(x, done, NULL), HT_OK);
     op.ffn.mask = b.mask;
     op.ffn.mask_stride = 1;
     cr_expect_eq(x->ops->submit(x, &op, 1, NULL), HT_EINVAL);
