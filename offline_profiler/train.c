@@ -63,6 +63,7 @@ static const ht_fit *set_layer(ht_search *s, uint32_t il, double price)
     l->inputs = s->d_model;
     l->low_a = best ? best->low_a : NULL;
     l->low_b = best ? best->low_b : NULL;
+    l->gate_threshold = l->hidden_threshold = NULL;
     l->recall = l->precision = l->predicted_density = -1;
     if (!best)
         return NULL;
@@ -177,8 +178,9 @@ static void set_all(ht_search *s, double multiplier)
 
 hearth_profile_point ht_search_point(const ht_score *r, double dense_bytes)
 {
-    return (hearth_profile_point){ (float)r->kl_mean, (float)r->kl_p99, (float)r->agreement, (float)r->bytes,
-                                   (float)(dense_bytes / r->bytes), -1 };
+    return (hearth_profile_point){
+        (float)r->kl_mean, (float)r->kl_p99, (float)r->agreement, (float)r->bytes, (float)(dense_bytes / r->bytes), -1
+    };
 }
 
 /* Bisection over the multiplier; every trial is a point of the curve. */

@@ -79,6 +79,7 @@ static void set_layer(cutting *c, uint32_t il, ht_level level, bool cut)
     l->gate_threshold = cut ? c->gate[il] : NULL;
     l->hidden_threshold = cut ? c->hidden[il] : NULL;
     for (uint32_t e = 0; e < l->n_expert; e++) {
+        /* NOLINTNEXTLINE: the analyser forgets that there is a row for every layer */
         c->gate[il][e] = ht_cut_at(c->cuts[il].gate + (size_t)e * HT_CUT_LEVELS, level.gate);
         c->hidden[il][e] = ht_cut_at(c->cuts[il].hidden + (size_t)e * HT_CUT_LEVELS, level.hidden);
     }
@@ -105,6 +106,7 @@ static hearth_status probe_layers(cutting *c)
         ht_level level;
         if (!ht_search_told(s, "measuring", s->done++, s->trials))
             return HEARTH_ECANCELLED;
+        /* NOLINTNEXTLINE: learn() made every surface */
         ht_allocate(f, 1, probe_density * f->density[0], &level);
         set_layer(c, il, level, true);
         const double missed = ht_surface_at(f, f->error, level);
