@@ -172,6 +172,8 @@ static bytes read_seed(const char *name)
 /* Three tokens in two passes. */
 static void compute(const ht_model *m)
 {
+    if (m->n_positions && m->n_positions < 3)
+        return;
     ht_cpu_params cpu = { .threads = 1, .isa = ht_isa_best(), .max_k = m->max_k, .max_head = m->max_head };
     int32_t ids[3] = { 0, (int32_t)m->n_vocab - 1, (int32_t)(m->n_vocab / 2) };
     ht_exec *exec;
@@ -332,7 +334,8 @@ Test(model, numbers)
                 cr_expect(now() - t0 < (util_sanitized() ? 10.0 : 1.0), "%.*s = %u took too long", (int)kv->key.n,
                           kv->key.s, wild[w]);
             }
-            bool read = strcmp(seeds[i], "ungated") != 0 || kv->key.n < 20 || !memmem(kv->key.s, kv->key.n, "rms", 3);
+            bool layer_norm = i >= N_SEEDS - 2 || strcmp(seeds[i], "ungated") == 0; /* another epsilon is theirs */
+            bool read = !layer_norm || kv->key.n < 20 || !memmem(kv->key.s, kv->key.n, "rms", 3);
             if (kv->type == HT_KV_F32 && read)
                 for (uint32_t nan = 0x7fc00000; nan < 0x80000000; nan += 0x3fffff) {
                     memcpy(at, &nan, 4);

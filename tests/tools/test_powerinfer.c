@@ -2,6 +2,7 @@
  * The command with PowerInfer's models: it runs them with their own predictors, says how these did, shows what the file is,
  * and refuses what is no model. */
 #include <criterion/criterion.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
