@@ -64,7 +64,7 @@ static block make(ht_type type, uint32_t d, uint32_t n_ff, bool gate, uint64_t s
     for (uint32_t i = 0; i < d; i++)
         b.bias[i] = rnd_float(&seed);
     for (uint32_t i = 0; i < MAX_TOKENS * words; i++)
-        b.mask[i] = (uint32_t)rnd(&seed) & (uint32_t)rnd(&seed);
+        b.mask[i] = (uint32_t)rnd(&seed) | 1u << rnd(&seed) % 32;
     return b;
 }
 
