@@ -222,8 +222,7 @@ void ht_os_ring_read(ht_os_ring *ring, const ht_os_file *f, void *to, size_t byt
     e->len = (uint32_t)bytes;
     e->off = offset;
     e->user_data = tag;
-    /* What is in the page cache would be copied on the spot, by the thread that computes: let the kernel's own do it.
-     */
+    /* What is in the page cache would be copied on the spot, by the thread that computes: the kernel's own may do it. */
     if (!f->direct)
         e->flags = IOSQE_ASYNC;
     atomic_store_explicit(ring->sq_tail, tail + 1, memory_order_release);
