@@ -97,6 +97,8 @@ EMU_2(sllv_epi64)
 EMU_2(srlv_epi32)
 EMU_2(srlv_epi64)
 EMU_2(unpackhi_epi32)
+EMU_2(unpackhi_epi8)
+EMU_2(unpacklo_epi8)
 EMU_2(unpackhi_epi64)
 EMU_2(unpacklo_epi32)
 EMU_2(unpacklo_epi64)
@@ -714,6 +716,10 @@ EMU __m256i emu256_dpbusd_avx_epi32(__m256i a, __m256i b, __m256i c)
 #define _mm512_ternarylogic_epi32 emu512_ternarylogic_epi32
 #undef _mm512_test_epi8_mask
 #define _mm512_test_epi8_mask emu512_test_epi8_mask
+#undef _mm512_unpackhi_epi8
+#define _mm512_unpackhi_epi8 emu512_unpackhi_epi8
+#undef _mm512_unpacklo_epi8
+#define _mm512_unpacklo_epi8 emu512_unpacklo_epi8
 #undef _mm512_unpackhi_epi32
 #define _mm512_unpackhi_epi32 emu512_unpackhi_epi32
 #undef _mm512_unpackhi_epi64
