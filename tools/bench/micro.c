@@ -4,9 +4,12 @@
  * beside the read bandwidth and the peak arithmetic measured in the same run. Reads internal headers on purpose; not
  * part of the hearth command.
  *
- *   micro [--csv] [--type q4_k] [--isa avx2] [--k 4096] [--ram-mib 512] [--tokens 512] [--only
- * dot_q8|dot_f32|gemm_q8|gemm_f32]
+ *   micro [--csv] [--type q4_k] [--isa avx2] [--k 4096] [--ram-mib 512] [--tokens 512] [--density 10] [--only
+ * dot_q8|dot_f32|rows_q8|rows_f32|down|gemm_q8|gemm_f32]
  *
+ * rows_q8, rows_f32: the same dot products with a list of rows, a share of --density percent of them in order. down:
+ * projections from the neuron-major form, as many of a segment's neurons, k outputs. Their probe reads the same rows
+ * eight side by side, the next ones prefetched.
  * GB/s counts stored bytes of weights. From cache: the best of many calls. From memory: medians over slices of a buffer
  * far larger than any cache, the kernel's and the probe's turn by turn, so that what else the machine does meets both
  * alike. The probe is the faster of two: one ascending stream, and four side by side. Pin it to a core (taskset). */
@@ -18,6 +21,7 @@
 #include <time.h>
 
 #include "cpu/dot.h"
+#include "cpu/down.h"
 #include "cpu/gemm.h"
 
 #if defined(__x86_64__)
@@ -31,10 +35,10 @@ enum { L2_BYTES = 256 << 10, CALL_BYTES = 64 << 10, SLICE_BYTES = 2 << 20, N_SLI
 static struct {
     bool csv;
     int type, isa;
-    uint32_t k, tokens;
+    uint32_t k, tokens, density;
     size_t ram;
     const char *only;
-} opt = { .type = -1, .isa = -1, .k = 4096, .tokens = 512, .ram = (size_t)512 << 20 };
+} opt = { .type = -1, .isa = -1, .k = 4096, .tokens = 512, .density = 10, .ram = (size_t)512 << 20 };
 
 static double now(void)
 {
@@ -205,6 +209,24 @@ static double peak(ht_isa isa, bool int8)
     return 0;
 }
 
+/* Rows of a list, eight side by side, those after them prefetched; lines that a row ends within are left out. */
+static void read_rows(const uint8_t *p, size_t stride, const uint32_t *rows, uint32_t n, size_t row_bytes)
+{
+    uint64_t sum[8] = { 0 }, v;
+    for (uint32_t i = 0; i + 8 <= n; i += 8)
+        for (size_t o = 0; o + 64 <= row_bytes; o += 64)
+            for (uint32_t r = 0; r < 8; r++) {
+                const uint8_t *line = p + rows[i + r] * stride + o;
+                if (i + 16 <= n)
+                    __builtin_prefetch(p + rows[i + 8 + r] * stride + o);
+                for (int j = 0; j < 8; j++) {
+                    memcpy(&v, line + 8 * j, 8);
+                    sum[j] ^= v;
+                }
+            }
+    sink = sum[0] ^ sum[1] ^ sum[2] ^ sum[3] ^ sum[4] ^ sum[5] ^ sum[6] ^ sum[7];
+}
+
 typedef void read_fn(const uint8_t *p, size_t n);
 
 static double speed(read_fn *read, const uint8_t *p, size_t n)
@@ -263,6 +285,7 @@ static int8_t *xq;
 static float *xd;
 static int16_t *xs;
 static void *scratch;
+static float *down_y, *down_scratch;
 
 /* One call over n_rows rows. */
 typedef struct bench {
@@ -273,14 +296,16 @@ typedef struct bench {
     ht_dot_f32_fn *dot_f32;
     ht_gemm_q8_fn *gemm_q8;
     ht_gemm_f32_fn *gemm_f32;
+    ht_down_fn *down;
+    const uint32_t *rows; /* a list for the dot products */
 } bench;
 
 static void call(const bench *b, const uint8_t *w, size_t stride, uint32_t n_rows)
 {
     if (b->dot_q8)
-        b->dot_q8(y, w, stride, NULL, n_rows, &(ht_q8_row){ xq, xd, xs }, opt.k);
+        b->dot_q8(y, w, stride, b->rows, n_rows, &(ht_q8_row){ xq, xd, xs }, opt.k);
     if (b->dot_f32)
-        b->dot_f32(y, w, stride, NULL, n_rows, xf, opt.k);
+        b->dot_f32(y, w, stride, b->rows, n_rows, xf, opt.k);
     if (b->gemm_q8)
         b->gemm_q8(y, n_rows, b->type, w, stride, n_rows, &(ht_q8){ xq, xd, xs, opt.k }, opt.tokens, opt.k, scratch);
     if (b->gemm_f32)
@@ -348,6 +373,91 @@ static void run_dot(const bench *b)
     fflush(stdout);
 }
 
+/* Of n numbers, ascending, about opt.density in a hundred, the first eight among them. */
+static uint32_t pick_rows(uint32_t n, uint32_t *list)
+{
+    static uint64_t state = 3;
+    uint32_t some = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        list[some] = i;
+        some += i < 8 || rnd(&state) % 100 < opt.density;
+    }
+    return some;
+}
+
+static void tell_gathered(const bench *b, const char *kind, double v[N_SLICES], double read[N_SLICES])
+{
+    const double ram = median(v, N_SLICES), probe = median(read, N_SLICES);
+    if (opt.csv)
+        printf("%s,%s,%s,%s,%" PRIu32 ",,,%.3g,%.4f,\n", kind, b->name, ht_type_get(b->type)->name,
+               ht_isa_name(b->isa), opt.k, ram, ram / probe);
+    else
+        printf("%-34s %8s rows %8.2f GB/s memory  %5.1f %% of gathered reads (%.2f)\n", b->name, "listed", ram / 1e9,
+               100 * ram / probe, probe / 1e9);
+    fflush(stdout);
+}
+
+/* A dot product with a list of rows, in calls of a run of neurons. */
+static void run_rows(bench b)
+{
+    enum { RUN = 512 };
+    const size_t stride = ht_type_row_bytes(ht_type_get(b.type), opt.k);
+    uint32_t list[RUN];
+    double v[N_SLICES], read[N_SLICES];
+    if (!wanted(&b) || b.isa == HT_ISA_REF || RUN * stride > opt.ram)
+        return;
+    b.rows = list;
+    for (int i = 0; i < N_SLICES; i++) {
+        double bytes[2] = { 0 }, seconds[2] = { 0 };
+        for (int part = 0; part < 16; part++) {
+            const int probe = part % 2;
+            const uint8_t *w = slice(RUN * stride);
+            const uint32_t n = pick_rows(RUN, list) & ~7u;
+            double t = now();
+            if (probe)
+                read_rows(w, stride, list, n, stride);
+            else
+                call(&b, w, stride, n);
+            seconds[probe] += now() - t;
+            bytes[probe] += (double)(n * stride);
+        }
+        v[i] = bytes[0] / seconds[0];
+        read[i] = bytes[1] / seconds[1];
+    }
+    tell_gathered(&b, b.kind, v, read);
+}
+
+/* A segment's neurons, as many outputs as a slice may have. */
+static void run_down(const bench *b)
+{
+    ht_neurons g;
+    uint32_t list[HT_SEGMENT];
+    double v[N_SLICES], read[N_SLICES];
+    if (!wanted(b) || b->isa == HT_ISA_REF || !ht_neurons_shape(&g, b->type, HT_SEGMENT, opt.k))
+        return;
+    const size_t whole = (g.bytes + 63) / 64 * 64;
+    if (whole > opt.ram)
+        return;
+    for (int i = 0; i < N_SLICES; i++)
+        for (int probe = 0; probe < 2; probe++) {
+            const uint32_t n = pick_rows(HT_SEGMENT, list);
+            ht_down_slice s = { .g = &g, .w = slice(whole), .list = list, .n_list = n, .q8 = { xq, xd, xs }, .h = xf };
+            double bytes = (double)n * (double)g.row_bytes, t = now();
+            s.scratch = down_scratch;
+            if (probe) {
+                read_rows(s.w + g.rows_at, g.stride, list, n, g.row_bytes);
+            } else { /* a slice at a time; scales of groups of 32, nearly all of which have an active neuron */
+                for (s.first = 0; s.first < opt.k; s.first += HT_DOWN_SLICE) {
+                    s.n = opt.k - s.first < HT_DOWN_SLICE ? opt.k - s.first : HT_DOWN_SLICE;
+                    b->down(down_y, &s);
+                }
+                bytes += (double)g.rows_at;
+            }
+            *(probe ? &read[i] : &v[i]) = bytes / (now() - t);
+        }
+    tell_gathered(b, b->kind, v, read);
+}
+
 static void run_gemm(const bench *b, bool int8)
 {
     const size_t stride = ht_type_row_bytes(ht_type_get(b->type), opt.k);
@@ -380,7 +490,8 @@ static void run_gemm(const bench *b, bool int8)
 
 static int usage(void)
 {
-    fprintf(stderr, "usage: micro [--csv] [--type T] [--isa I] [--k K] [--ram-mib N] [--tokens N] [--only KIND]\n");
+    fprintf(stderr, "usage: micro [--csv] [--type T] [--isa I] [--k K] [--ram-mib N] [--tokens N] "
+                    "[--density PERCENT] [--only KIND]\n");
     return 2;
 }
 
@@ -406,6 +517,8 @@ static bool parse(int argc, char **argv)
             opt.ram = (size_t)strtoul(v, NULL, 10) << 20;
         } else if (!strcmp(name, "--tokens")) {
             opt.tokens = (uint32_t)strtoul(v, NULL, 10);
+        } else if (!strcmp(name, "--density")) {
+            opt.density = (uint32_t)strtoul(v, NULL, 10);
         } else if (!strcmp(name, "--only")) {
             opt.only = v;
         } else {
@@ -413,19 +526,22 @@ static bool parse(int argc, char **argv)
         }
     }
     return opt.k >= 32 && opt.k % 32 == 0 && opt.k <= 65536 && opt.tokens > 0 && opt.tokens <= 4096 &&
-           opt.ram >= 2 * SLICE_BYTES;
+           opt.density > 0 && opt.density <= 100 && opt.ram >= 2 * SLICE_BYTES;
 }
 
 int main(int argc, char **argv)
 {
     if (!parse(argc, argv))
         return usage();
-    const size_t n_x = (size_t)opt.k * opt.tokens, n_rows_max = opt.ram / (opt.k / 8) + 256 * (size_t)opt.tokens;
+    const size_t asked = (size_t)opt.k * opt.tokens, n_x = asked > HT_SEGMENT ? asked : HT_SEGMENT; /* a segment's h too */
+    const size_t n_rows_max = opt.ram / (opt.k / 8) + 256 * (size_t)opt.tokens;
     weights = aligned_alloc(4096, (opt.ram + 4095) / 4096 * 4096);
     xf = calloc(n_x, 4), xq = calloc(n_x, 1), xd = calloc(n_x / 32, 4), xs = calloc(n_x / 16, 2);
     y = calloc(n_rows_max, 4);
     scratch = aligned_alloc(64, (ht_gemm_scratch_bytes(opt.k) + 63) / 64 * 64);
-    if (!weights || !xf || !xq || !xd || !xs || !y || !scratch) {
+    down_y = aligned_alloc(64, HT_DOWN_SLICE * sizeof(float));
+    down_scratch = aligned_alloc(64, (ht_down_scratch_floats() * sizeof(float) + 63) / 64 * 64);
+    if (!weights || !xf || !xq || !xd || !xs || !y || !scratch || !down_y || !down_scratch) {
         fprintf(stderr, "micro: out of memory\n");
         return 1;
     }
@@ -456,6 +572,18 @@ int main(int argc, char **argv)
     run_dot(&(bench){ .kind = "dot_f32", .name = #fn, .type = HT_##t, .isa = HT_ISA_##i, .dot_f32 = fn });
 #include "cpu/dot_f32.inc"
 #undef HT_DOT_F32
+#define HT_DOT_Q8(t, i, fn)                                                                                            \
+    run_rows((bench){ .kind = "rows_q8", .name = #fn, .type = HT_##t, .isa = HT_ISA_##i, .dot_q8 = fn });
+#include "cpu/dot_q8.inc"
+#undef HT_DOT_Q8
+#define HT_DOT_F32(t, i, fn)                                                                                           \
+    run_rows((bench){ .kind = "rows_f32", .name = #fn, .type = HT_##t, .isa = HT_ISA_##i, .dot_f32 = fn });
+#include "cpu/dot_f32.inc"
+#undef HT_DOT_F32
+#define HT_DOWN(t, i, fn)                                                                                              \
+    run_down(&(bench){ .kind = "down", .name = #fn, .type = HT_##t, .isa = HT_ISA_##i, .down = fn });
+#include "cpu/down.inc"
+#undef HT_DOWN
     for (uint32_t t = 0; t < HT_TYPE_MAX; t++) {
         const ht_type_info *info = ht_type_get(t);
         if (!info)
@@ -472,6 +600,6 @@ int main(int argc, char **argv)
 #undef HT_GEMM_Q8
 #undef HT_GEMM_F32
     }
-    free(weights), free(xf), free(xq), free(xd), free(xs), free(y), free(scratch);
+    free(weights), free(xf), free(xq), free(xd), free(xs), free(y), free(scratch), free(down_y), free(down_scratch);
     return 0;
 }
