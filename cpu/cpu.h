@@ -27,4 +27,12 @@ uint64_t ht_cpu_scratch_bytes(const ht_cpu_params *params); /* what open takes f
  * about 0.1 s per thread count; 0 where memory for it is refused. */
 double ht_cpu_read_bandwidth(const ht_topology *topology, uint32_t threads, size_t bytes);
 
+/* Where skipping neurons stops to pay: shares of active ones. Measured by type, see cpu/crossover.c. */
+typedef struct ht_crossover {
+    float gather;  /* of a run of rows: where more are open, all of them are scanned */
+    float neurons; /* of a block: where more are active, the down projection is read from the file's rows */
+} ht_crossover;
+
+ht_crossover ht_cpu_crossover(ht_type type);
+
 #endif

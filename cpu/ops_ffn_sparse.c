@@ -18,10 +18,14 @@ enum {
     RUN = 2048,       /* neurons of a chunk, at most: its lists and results lie in the thread's tiles */
     SLICE_LEAST = 256 /* outputs of a unit of the down projection, where there are many threads */
 };
-/* Of 16 rows as many open ones make gathering dearer than scanning. */
-enum { GATHER_SIXTEENTHS = 8 };
 
 /* ---- neurons ---- */
+
+/* Of a run of n rows those that are read where n_list are wanted. */
+static uint32_t rows_read(const ht_part *w, uint32_t n_list, uint32_t n)
+{
+    return (float)n_list > (float)n * ht_cpu_crossover((ht_type)w->type).gather ? n : n_list;
+}
 
 /* Rows of w into y[0..n), rows that are not listed zero. list: numbers of rows of the expert, r0 is y[0]. */
 static void listed_rows(const cpu_op *op, const ht_ffn_item *it, ht_role role, uint32_t r0, uint32_t n,
@@ -30,7 +34,7 @@ static void listed_rows(const cpu_op *op, const ht_ffn_item *it, ht_role role, u
     const ht_part *w = &it->part[role];
     const float *bias = it->bias[role];
 
-    if (n_list * 16 > n * GATHER_SIXTEENTHS) {
+    if (n_list && rows_read(w, n_list, n) == n) {
         ht_cpu_rows(op->x, w, NULL, r0, n, &op->op.ffn.x, 0, y);
         ht_cpu_add_bias(y, n, bias ? bias + r0 : NULL, 1, n);
         return;
@@ -70,11 +74,6 @@ static uint32_t list_open(const ht_op_ffn *f, const float *g, uint32_t r0, uint3
     return k;
 }
 
-static uint32_t rows_read(uint32_t n_list, uint32_t n)
-{
-    return n_list * 16 > n * GATHER_SIXTEENTHS ? n : n_list;
-}
-
 /* Chunks [first, first + n_chunks) of 32 neurons, all of one expert. */
 static void sparse_neurons(const cpu_op *op, uint32_t first, uint32_t n_chunks, uint32_t thread)
 {
@@ -89,7 +88,7 @@ static void sparse_neurons(const cpu_op *op, uint32_t first, uint32_t n_chunks, 
 
     if (gate) {
         listed_rows(op, it, HT_ROLE_GATE, r0, n, list, n_list, g, tmp);
-        gates = rows_read(n_list, n);
+        gates = rows_read(&it->part[HT_ROLE_GATE], n_list, n);
         if (f->sparse && it->gate_least > 0.0f) /* what is zero lies below it */
             n_list = ht_cpu_list_least(op, it->gate_least, g, r0, n, list, n_list, tmp);
         else if (f->sparse && ht_activation_has_zeros(f->act))
@@ -100,7 +99,7 @@ static void sparse_neurons(const cpu_op *op, uint32_t first, uint32_t n_chunks, 
         return;
     ht_cpu_count_active(f, ht_cpu_activate(op, it, 0, r0, n, gate ? g : NULL, u).active, n);
     ht_cpu_count_rows(f, &it->part[HT_ROLE_GATE], gates);
-    ht_cpu_count_rows(f, &it->part[HT_ROLE_UP], rows_read(n_list, n));
+    ht_cpu_count_rows(f, &it->part[HT_ROLE_UP], rows_read(&it->part[HT_ROLE_UP], n_list, n));
 }
 
 /* ---- what follows: lists, down, join ---- */

@@ -5,14 +5,13 @@
 #include <math.h>
 #include <string.h>
 
+#include "cpu/cpu.h"
 #include "engine/base/types.h"
 #include "engine/predict.h"
 
 enum { LAYERS_AHEAD = 4 }; /* of a prompt, queued before the first is done */
 /* Bytes of neuron-major parts that are built after a token, at most: some milliseconds. */
 enum { BUILD_BYTES = 2 << 20 };
-/* Share of active neurons above which the file's rows are as fast: measured, see docs/architecture.md. */
-static const float NEURONS_BELOW = 0.4f;
 
 /* Carves 64-byte aligned pieces from one block; with base NULL it only counts. */
 typedef struct carver {
@@ -189,7 +188,10 @@ static ht_status logits(ht_forward *f, uint32_t first, uint32_t n, const ht_canc
     return HT_OK;
 }
 
-bool ht_layer_prefers_neurons(const ht_neuron_block *b, float density) { return b && density < NEURONS_BELOW; }
+bool ht_layer_prefers_neurons(const ht_neuron_block *b, float density)
+{
+    return b && density < ht_cpu_crossover(b->g.type).neurons;
+}
 
 void ht_forward_tend(ht_forward *f)
 {

@@ -7,6 +7,7 @@
 
 #include <string.h>
 
+#include "cpu/cpu.h"
 #include "engine/predict.h"
 
 enum { MAX_OPS = 32 };
@@ -282,6 +283,9 @@ static ht_op_ffn ffn_op(ht_forward *f, const ht_ffn *ff, ht_ffn_item *items, uin
     if (f->sparse && !shared)
         look_at(load);
     const ht_neuron_block *b = ht_store_block(f->store, il, shared);
+    const ht_part *up = shared ? &ff->shared[HT_ROLE_UP] : &ff->experts[0][HT_ROLE_UP];
+    if (!op.mask && load->density > ht_cpu_crossover((ht_type)up->type).gather && !ht_layer_prefers_neurons(b, load->density))
+        op.sparse = false; /* nothing would be left out: the dense way has no lists to make */
     if (!op.sparse || !ht_layer_prefers_neurons(b, load->density))
         for (uint32_t i = 0; i < n_items; i++)
             items[i].down_t.host = NULL;
