@@ -149,6 +149,8 @@ ht_status ht_store_reserve(ht_store *s, bool f32, uint64_t budget, ht_error *err
     s->memory = ht_os_reserve(s->reserved);
     if (!s->memory)
         return ht_fail(err, HT_ENOMEM, "%zu bytes of address space", s->reserved);
+    /* Rows are gathered: with small pages nearly every one would be a walk through the page tables. */
+    ht_os_prefer_large(s->memory, s->reserved);
     return HT_OK;
 }
 

@@ -1,11 +1,19 @@
 /* SPDX-License-Identifier: MIT
  * The neuron-major form of down projections; see neurons.h. Tiles of HT_NEURONS_TILE outputs by 256 neurons are taken
- * apart into one byte per weight and put together the other way. */
+ * apart into one byte per weight and put together the other way.
+ *
+ * On the way to the neuron-major form memory is what takes the time: neurons' rows are some KB apart, so that a tile
+ * writes to as many pages as it has neurons. Each piece is put together in the first-level cache and leaves in whole
+ * lines, past the caches where they are whole; the file's rows are fetched one tile ahead. */
 #include "engine/base/neurons.h"
 
 #include <string.h>
+#if defined(__x86_64__)
+#include <emmintrin.h>
+#endif
 
 enum { TILE = HT_NEURONS_TILE, SPAN = 256 }; /* outputs and neurons of a tile; SPAN: a multiple of every block */
+enum { FLOATS = 128 };                       /* neurons of a tile of float weights */
 
 static size_t up(size_t n, size_t to)
 {
@@ -78,7 +86,7 @@ ht_neurons ht_neurons_range(const ht_neurons *g, uint32_t first, uint32_t n)
 
 /* ---- quantised: the weights of a block as one byte each, and back ---- */
 
-static void block_to_codes(ht_type type, const uint8_t *b, uint8_t *c)
+static void block_to_codes(ht_type type, const uint8_t *restrict b, uint8_t *restrict c)
 {
     switch (type) {
     case HT_Q4_0:
@@ -97,10 +105,12 @@ static void block_to_codes(ht_type type, const uint8_t *b, uint8_t *c)
         break;
     default: /* Q6_K */
         for (int h = 0; h < 2; h++)
-            for (int i = 0; i < 64; i++) {
-                const int hi = b[128 + 32 * h + i % 32] >> (i / 32 * 2);
-                c[128 * h + i] = (uint8_t)((b[64 * h + i] & 15) | (hi & 3) << 4);
-                c[128 * h + 64 + i] = (uint8_t)(b[64 * h + i] >> 4 | (hi >> 4 & 3) << 4);
+            for (int i = 0; i < 32; i++) {
+                const uint8_t lo = b[64 * h + i], next = b[64 * h + 32 + i], hi = b[128 + 32 * h + i];
+                c[128 * h + i] = (uint8_t)((lo & 15) | (hi & 3) << 4);
+                c[128 * h + 32 + i] = (uint8_t)((next & 15) | (hi & 12) << 2);
+                c[128 * h + 64 + i] = (uint8_t)(lo >> 4 | (hi & 0x30));
+                c[128 * h + 96 + i] = (uint8_t)(next >> 4 | (hi & 0xc0) >> 2);
             }
     }
 }
@@ -131,17 +141,18 @@ static void codes_to_block(ht_type type, const uint8_t *c, uint8_t *b)
 
 /* ---- the codes of TILE outputs of one neuron as a piece of its row, and back ---- */
 
-static void codes_to_piece(ht_type type, const uint8_t *c, uint8_t *p)
+static void codes_to_piece(ht_type type, const uint8_t *restrict c, uint8_t *restrict p)
 {
     if (type == HT_Q8_0) {
         memcpy(p, c, TILE);
         return;
     }
-    for (int i = 0; i < 64; i++) {
-        const uint8_t *two = c + i / 32 * 64 + i % 32;
-        p[i] = (uint8_t)((two[0] & 15) | (two[32] & 15) << 4);
-    }
-    for (int i = 0; i < 32 && type == HT_Q6_K; i++)
+    for (int h = 0; h < 2; h++) /* loops that compilers turn into vectors */
+        for (int i = 0; i < 32; i++)
+            p[32 * h + i] = (uint8_t)((c[64 * h + i] & 15) | c[64 * h + 32 + i] << 4);
+    if (type != HT_Q6_K)
+        return;
+    for (int i = 0; i < 32; i++)
         p[64 + i] = (uint8_t)(c[i] >> 4 | c[32 + i] >> 4 << 2 | c[64 + i] >> 4 << 4 | c[96 + i] >> 4 << 6);
 }
 
@@ -185,31 +196,45 @@ static uint32_t block_place(const ht_neurons *g, uint32_t block)
     return ht_neurons_group(g, block * groups) / groups;
 }
 
-static bool scales_from(const ht_neurons *g, const uint8_t *b, uint32_t block, uint32_t o, uint8_t *to)
+/* Scales of a tile on the way to their planes, which are some KB apart. */
+typedef struct tile_scales {
+    uint8_t d[8][2 * TILE]; /* of eight blocks of 32; of one of 256: d, dmin */
+    uint8_t sc[16][TILE];   /* of 256 neurons: scales by 16, or scale and minimum by 32 */
+} tile_scales;
+
+/* Those of output r, block i of the tile. */
+static bool scales_from(ht_type type, const uint8_t *b, uint32_t i, uint32_t r, tile_scales *to)
 {
-    const uint32_t per = ht_type_get(g->type)->block;
-    block = block_place(g, block);
-    const uint8_t *d = block_d(g->type, b);
-    uint8_t *plane = to + g->d_at + block * g->d_stride + 2 * (size_t)o, *sc = to + g->sc_at + o;
+    const uint8_t *d = block_d(type, b), *s = b + 4; /* s: 8 scales and 8 minima of 6 bits, see unpack.c */
     bool good = finite_f16(d);
 
-    memcpy(plane, d, 2);
-    if (per != 256)
+    memcpy(to->d[i] + 2 * r, d, 2);
+    if (type == HT_Q6_K)
+        for (int l = 0; l < 16; l++)
+            to->sc[l][r] = b[192 + l];
+    if (type != HT_Q4_K)
         return good;
-    sc += (size_t)block * 8 * g->sc_stride;
-    if (g->type == HT_Q6_K) {
-        for (int i = 0; i < 16; i++)
-            sc[(size_t)i * g->width] = b[192 + i];
-        return good;
-    }
-    const uint8_t *s = b + 4; /* 8 scales and 8 minima of 6 bits, see unpack.c */
-    memcpy(plane + 2 * (size_t)g->width, b + 2, 2);
-    for (int i = 0; i < 8; i++) {
-        uint8_t *two = sc + (size_t)i * g->sc_stride;
-        two[0] = i < 4 ? s[i] & 63 : (uint8_t)((s[i + 4] & 15) | s[i - 4] >> 6 << 4);
-        two[g->width] = i < 4 ? s[i + 4] & 63 : (uint8_t)(s[i + 4] >> 4 | s[i] >> 6 << 4);
+    memcpy(to->d[1] + 2 * r, b + 2, 2);
+    for (int l = 0; l < 8; l++) {
+        to->sc[2 * l][r] = l < 4 ? s[l] & 63 : (uint8_t)((s[l + 4] & 15) | s[l - 4] >> 6 << 4);
+        to->sc[2 * l + 1][r] = l < 4 ? s[l + 4] & 63 : (uint8_t)(s[l + 4] >> 4 | s[l] >> 6 << 4);
     }
     return good && finite_f16(b + 2);
+}
+
+/* n outputs from o on, neurons [j, j + m). */
+static void put_scales(const ht_neurons *g, const tile_scales *from, uint32_t per, uint32_t o, uint32_t n, uint32_t j,
+                       uint32_t m, uint8_t *to)
+{
+    uint8_t *plane = to + g->d_at + 2 * (size_t)o, *sc = to + g->sc_at + o;
+    const uint32_t block = block_place(g, j / per); /* the first */
+
+    for (uint32_t i = 0; i < m / per; i++)
+        memcpy(plane + block_place(g, j / per + i) * g->d_stride, from->d[i], 2 * (size_t)n);
+    if (g->type == HT_Q4_K)
+        memcpy(plane + block * g->d_stride + 2 * (size_t)g->width, from->d[1], 2 * (size_t)n);
+    for (uint32_t i = 0; per == 256 && i < 16; i++)
+        memcpy(sc + (16 * (size_t)block + i) * g->width, from->sc[i], n);
 }
 
 static void scales_to(const ht_neurons *g, const uint8_t *from, uint32_t block, uint32_t o, uint8_t *b)
@@ -238,29 +263,57 @@ static void scales_to(const ht_neurons *g, const uint8_t *from, uint32_t block, 
 
 /* ---- tiles: outputs [o, o + n), neurons [j, j + m) ---- */
 
-/* Byte j of word i becomes byte i of word j. */
-static void transpose8(uint64_t x[8])
+/* Byte j of word i becomes byte i of word j. Written out, for it stays in registers then. */
+static inline void transpose8(uint64_t x[8])
 {
-    static const uint64_t keep[3] = { 0x00000000ffffffffu, 0x0000ffff0000ffffu, 0x00ff00ff00ff00ffu };
+    uint64_t t;
+#define SWAP(i, apart, keep)                                                                                           \
+    t = (x[i] >> 8 * (apart) ^ x[(i) + (apart)]) & (keep);                                                             \
+    x[(i) + (apart)] ^= t;                                                                                             \
+    x[i] ^= t << 8 * (apart);
+#define SWAPS(a, b, c, d, apart, keep) SWAP(a, apart, keep) SWAP(b, apart, keep) SWAP(c, apart, keep) SWAP(d, apart, keep)
+    SWAPS(0, 1, 2, 3, 4, 0x00000000ffffffffu)
+    SWAPS(0, 1, 4, 5, 2, 0x0000ffff0000ffffu)
+    SWAPS(0, 2, 4, 6, 1, 0x00ff00ff00ff00ffu)
+#undef SWAPS
+#undef SWAP
+}
 
-    for (unsigned s = 0; s < 3; s++) {
-        const unsigned apart = 4u >> s, bits = 32u >> s;
-        for (unsigned i = 0; i < 8; i++) {
-            if (i & apart)
-                continue;
-            const uint64_t t = (x[i] >> bits ^ x[i + apart]) & keep[s];
-            x[i + apart] ^= t;
-            x[i] ^= t << bits;
-        }
+/* n bytes, a multiple of 32, to `to`, which is 32-byte aligned. Whole lines go past the caches: nobody reads them soon,
+ * and a line need not be fetched to be written. streams_done() before anyone may. */
+static void put_piece(uint8_t *to, const uint8_t *from, size_t n)
+{
+#if defined(__x86_64__)
+    if (n % 64 == 0 && (uintptr_t)to % 64 == 0) {
+        for (size_t i = 0; i < n; i += 16)
+            _mm_stream_si128((__m128i *)(void *)(to + i), _mm_load_si128((const __m128i *)(const void *)(from + i)));
+        return;
     }
+#endif
+    memcpy(to, from, n);
+}
+
+static void streams_done(void)
+{
+#if defined(__x86_64__)
+    _mm_sfence();
+#endif
+}
+
+static void fetch(const uint8_t *p, size_t bytes)
+{
+    for (size_t i = 0; i < bytes; i += 64)
+        __builtin_prefetch(p + i, 0, 2);
 }
 
 static bool tile_from(const ht_neurons *g, const uint8_t *rows, size_t row_stride, uint32_t o, uint32_t n, uint32_t j,
                       uint32_t m, uint8_t *to)
 {
     const ht_type_info *t = ht_type_get(g->type);
-    const size_t piece = piece_bytes(g);
-    uint8_t codes[SPAN][TILE], eight[8][SPAN];
+    const uint32_t per = t->block, ahead = g->n_ff - j - m < SPAN ? g->n_ff - j - m : SPAN; /* of the next tile */
+    const size_t piece = piece_bytes(g), bytes = ht_type_row_bytes(t, m), next = ht_type_row_bytes(t, ahead);
+    _Alignas(64) uint8_t codes[SPAN][TILE], eight[8][SPAN], whole[TILE];
+    tile_scales scales;
     bool good = true;
 
     for (uint32_t r0 = 0; r0 < TILE; r0 += 8) {
@@ -270,9 +323,10 @@ static bool tile_from(const ht_neurons *g, const uint8_t *rows, size_t row_strid
                 continue;
             }
             const uint8_t *b = rows + (size_t)(o + r) * row_stride + ht_type_row_bytes(t, j);
-            for (uint32_t i = 0; i < m; i += t->block, b += t->block_bytes) {
+            fetch(b + bytes, next);
+            for (uint32_t i = 0; i < m; i += per, b += t->block_bytes) {
                 block_to_codes(g->type, b, eight[r - r0] + i);
-                good &= scales_from(g, b, (j + i) / t->block, o + r, to);
+                good &= scales_from(g->type, b, i / per, r, &scales);
             }
         }
         for (uint32_t i = 0; i < m; i += 8) {
@@ -284,8 +338,11 @@ static bool tile_from(const ht_neurons *g, const uint8_t *rows, size_t row_strid
                 memcpy(codes[i + l] + r0, &x[l], 8);
         }
     }
-    for (uint32_t i = 0; i < m; i++)
-        codes_to_piece(g->type, codes[i], to + g->rows_at + (size_t)ht_neurons_place(g, j + i) * g->stride + o / TILE * piece);
+    put_scales(g, &scales, per, o, n, j, m, to);
+    for (uint32_t i = 0; i < m; i++) {
+        codes_to_piece(g->type, codes[i], whole);
+        put_piece(to + g->rows_at + (size_t)ht_neurons_place(g, j + i) * g->stride + o / TILE * piece, whole, piece);
+    }
     return good;
 }
 
@@ -311,29 +368,45 @@ static void tile_to(const ht_neurons *g, const uint8_t *from, uint32_t o, uint32
 
 /* ---- float types ---- */
 
-static bool is_finite(ht_type type, const uint8_t *p)
-{
-    if (type == HT_F16)
-        return finite_f16(p);
-    p += type == HT_F32 ? 2 : 0; /* the upper half of a float is a BF16 */
-    return (p[1] & 0x7f) != 0x7f || !(p[0] & 0x80);
-}
+/* Tiles of float weights as numbers of SIZE bytes; EXPONENT: its bits in one. */
+#define FLOATS_FROM(name, number, EXPONENT)                                                                            \
+    static bool name(const ht_neurons *g, const uint8_t *rows, size_t row_stride, uint32_t o, uint32_t n, uint32_t j,  \
+                     uint32_t m, uint8_t *to)                                                                          \
+    {                                                                                                                  \
+        _Alignas(64) number w[FLOATS][TILE] = { { 0 } }, row[8][FLOATS];                                               \
+        number wild = 0;                                                                                               \
+        for (uint32_t r0 = 0; r0 < n; r0 += 8) {                                                                       \
+            const uint32_t some = n - r0 < 8 ? n - r0 : 8;                                                             \
+            for (uint32_t r = 0; r < some; r++) {                                                                      \
+                const uint8_t *p = rows + (size_t)(o + r0 + r) * row_stride + (size_t)j * sizeof(number);              \
+                memcpy(row[r], p, m * sizeof(number));                                                                 \
+                fetch(p + sizeof row[r], j + 2 * FLOATS <= g->n_ff ? sizeof row[r] : 0);                               \
+                for (uint32_t i = 0; i < m; i++)                                                                       \
+                    wild |= (number)((row[r][i] & (EXPONENT)) == (EXPONENT));                                          \
+            }                                                                                                          \
+            for (uint32_t i = 0; i < m; i++)                                                                           \
+                for (uint32_t r = 0; r < some; r++)                                                                    \
+                    w[i][r0 + r] = row[r][i];                                                                          \
+        }                                                                                                              \
+        for (uint32_t i = 0; i < m; i++)                                                                               \
+            put_piece(to + g->rows_at + (size_t)ht_neurons_place(g, j + i) * g->stride + o * sizeof(number),          \
+                      (const uint8_t *)w[i], sizeof w[i]);                                                                                    \
+        return !wild;                                                                                                  \
+    }
+FLOATS_FROM(f32_from, uint32_t, 0x7f800000u)
+FLOATS_FROM(f16_from, uint16_t, 0x7c00)
+FLOATS_FROM(bf16_from, uint16_t, 0x7f80)
 
 static bool floats_from(const ht_neurons *g, const uint8_t *rows, size_t row_stride, uint32_t o, uint32_t n, uint32_t j,
                         uint32_t m, uint8_t *to)
 {
-    const size_t size = ht_type_get(g->type)->block_bytes;
-    const uint32_t room = g->width - o < TILE ? g->width - o : TILE;
     bool good = true;
 
-    for (uint32_t i = j; i < j + m; i++) {
-        uint8_t *p = to + g->rows_at + (size_t)ht_neurons_place(g, i) * g->stride + o * size;
-        for (uint32_t r = 0; r < n; r++, p += size) {
-            const uint8_t *w = rows + (size_t)(o + r) * row_stride + i * size;
-            memcpy(p, w, size);
-            good &= is_finite(g->type, w);
-        }
-        memset(p, 0, (room - n) * size);
+    for (uint32_t i = j; i < j + m; i += FLOATS) {
+        const uint32_t some = j + m - i < FLOATS ? j + m - i : FLOATS;
+        good &= g->type == HT_F32   ? f32_from(g, rows, row_stride, o, n, i, some, to)
+                : g->type == HT_F16 ? f16_from(g, rows, row_stride, o, n, i, some, to)
+                                    : bf16_from(g, rows, row_stride, o, n, i, some, to);
     }
     return good;
 }
@@ -380,6 +453,7 @@ bool ht_neurons_from_rows(const ht_neurons *g, const void *rows, size_t row_stri
         if (quantised && now < TILE)
             clear_scales(g, o + now, TILE - now, to);
     }
+    streams_done();
     return good;
 }
 
