@@ -15,6 +15,7 @@ typedef struct ht_cpu_params {
     ht_isa isa;        /* at most this level */
     uint32_t max_k;    /* longest row of any weight matrix, elements: sizes each thread's scratch */
     uint32_t max_head; /* largest head dimension of attention or recurrent state */
+    size_t unpack_bytes; /* of packed files: HT_NEURONS_TILE rows of a segment of the widest down projection; else 0 */
     bool pin;          /* bind workers to the processors of `topology` in its order */
     const ht_topology *topology; /* borrowed as long as the executor; NULL: no pinning */
 } ht_cpu_params;

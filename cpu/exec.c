@@ -212,15 +212,20 @@ static void cpu_close(ht_exec *e)
     free(x);
 }
 
-static size_t scratch_stride(uint32_t max_k, uint32_t max_head)
+static size_t unpack_at(const ht_cpu_params *p)
 {
-    size_t n = ht_gemm_scratch_bytes(max_k) + ht_cpu_ops_scratch_bytes(max_head);
+    size_t n = ht_gemm_scratch_bytes(p->max_k) + ht_cpu_ops_scratch_bytes(p->max_head);
     return (n + 4095) & ~(size_t)4095;
+}
+
+static size_t scratch_stride(const ht_cpu_params *p)
+{
+    return unpack_at(p) + ((p->unpack_bytes + 4095) & ~(size_t)4095);
 }
 
 uint64_t ht_cpu_scratch_bytes(const ht_cpu_params *p)
 {
-    return (uint64_t)p->threads * scratch_stride(p->max_k, p->max_head) + OP_RING * sizeof(cpu_op) +
+    return (uint64_t)p->threads * scratch_stride(p) + OP_RING * sizeof(cpu_op) +
            ht_stream_bytes(p->threads);
 }
 
@@ -241,7 +246,9 @@ ht_status ht_cpu_open(ht_exec **out, const ht_cpu_params *p, ht_error *err)
     x->max_k = p->max_k;
     x->max_head = p->max_head;
     ht_kernels_init(&x->kernels, p->isa);
-    x->scratch_stride = scratch_stride(p->max_k, p->max_head);
+    x->scratch_stride = scratch_stride(p);
+    x->unpack_at = unpack_at(p);
+    x->unpack_bytes = p->unpack_bytes;
     x->scratch = aligned_alloc(4096, x->scratch_stride * p->threads);
     x->ring = calloc(OP_RING, sizeof *x->ring);
     if (!x->scratch || !x->ring) {

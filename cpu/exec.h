@@ -52,6 +52,7 @@ struct cpu_exec {
     uint32_t max_k, max_head;
     uint8_t *scratch; /* [threads][scratch_stride], 64-byte aligned */
     size_t scratch_stride;
+    size_t unpack_at, unpack_bytes; /* of it: rows of down projections that are held neuron-major only */
     cpu_op *ring;
     uint64_t n_ops;
     /* The task to be pushed next: it waits for the tails that the operations submitted next may turn out to be. */

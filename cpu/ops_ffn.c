@@ -229,6 +229,54 @@ void ht_cpu_h_norm(const cpu_op *op, uint32_t slot, uint32_t thread)
     }
 }
 
+/* Products of rows [r0, r0 + n) of an item's down projection with segment [c, c + k) of h of nt tokens from slot on. Where
+ * it is held neuron-major only, the rows are put together in the thread's scratch; r0 begins a tile then. */
+static void down_product(const cpu_op *op, const ht_ffn_item *it, uint32_t r0, uint32_t n, uint32_t c, uint32_t k,
+                         uint32_t slot, uint32_t nt, float *y, uint32_t ld, uint32_t thread)
+{
+    const ht_part *w = &it->part[HT_ROLE_DOWN];
+    ht_act h = op->op.ffn.h;
+    ht_neurons g;
+
+    if (w->layout == HT_LAYOUT_ROWS) {
+        ht_cpu_product(op->x, w, r0, n, c, k, &h, slot, nt, y, ld, cpu_scratch(op->x, thread));
+        return;
+    }
+    ht_part rows = { .role = HT_ROLE_DOWN, .type = w->type, .n = n, .k = k };
+    uint8_t *to = (uint8_t *)cpu_scratch(op->x, thread) + op->x->unpack_at;
+    rows.stride = ht_type_row_bytes(ht_type_get(w->type), k);
+    rows.host = to;
+    ht_neurons_of(&g, w);
+    g = ht_neurons_range(&g, c, k);
+    ht_neurons_to_rows(&g, w->host, r0, n, to, rows.stride);
+    h.f += c;
+    if (h.q8.stride) {
+        h.q8.q += c;
+        h.q8.d += c / 32;
+        h.q8.s += c / 16;
+    }
+    ht_cpu_product(op->x, &rows, 0, n, 0, k, &h, slot, nt, y, ld, cpu_scratch(op->x, thread));
+}
+
+/* Whether every item is as the first, and there is room for a segment of a tile. */
+static bool can_unpack(const cpu_op *op)
+{
+    const ht_op_ffn *f = &op->op.ffn;
+    const uint32_t k = f->n_ff < HT_SEGMENT ? f->n_ff : HT_SEGMENT;
+    ht_neurons g;
+
+    for (uint32_t i = 0; i < f->n_items; i++) {
+        const ht_part *p = &f->items[i].part[HT_ROLE_DOWN];
+        if ((p->layout == HT_LAYOUT_NEURONS) != ht_cpu_packed(f))
+            return false;
+        if (ht_cpu_packed(f) &&
+            (p->n != f->n_ff || p->k != f->d_model || !ht_neurons_of(&g, p) ||
+             HT_NEURONS_TILE * ht_type_row_bytes(ht_type_get(p->type), k) > op->x->unpack_bytes))
+            return false;
+    }
+    return true;
+}
+
 /* Rows [r0, r0 + n) of an expert's down projection of one token: few rows at a time, so that memory is read nearly in
  * order although the segments of a row are summed one by one. */
 static void token_down(const cpu_op *op, const ht_ffn_item *it, uint32_t r0, uint32_t n, float *sum, float *part,
@@ -236,13 +284,13 @@ static void token_down(const cpu_op *op, const ht_ffn_item *it, uint32_t r0, uin
 {
     const ht_op_ffn *f = &op->op.ffn;
     const float *bias = it->bias[HT_ROLE_DOWN];
+    const uint32_t at_once = ht_cpu_packed(f) ? HT_NEURONS_TILE : DOWN_ROWS;
 
-    for (uint32_t r = 0; r < n; r += DOWN_ROWS) {
-        uint32_t now = n - r < DOWN_ROWS ? n - r : DOWN_ROWS;
+    for (uint32_t r = 0; r < n; r += at_once) {
+        uint32_t now = n - r < at_once ? n - r : at_once;
         for (uint32_t c = 0; c < f->n_ff; c += HT_SEGMENT) {
             uint32_t k = f->n_ff - c < HT_SEGMENT ? f->n_ff - c : HT_SEGMENT;
-            ht_cpu_product(op->x, &it->part[HT_ROLE_DOWN], r0 + r, now, c, k, &f->h, it->slot, 1, c ? part : sum + r,
-                           now, cpu_scratch(op->x, thread));
+            down_product(op, it, r0 + r, now, c, k, it->slot, 1, c ? part : sum + r, now, thread);
             if (c)
                 op->x->kernels.vec.add(1.0f, part, 1.0f, sum + r, now);
         }
@@ -324,8 +372,7 @@ static void down_chunk(const cpu_op *op, uint32_t chunk, uint32_t thread)
             uint32_t nt = last - t0 < step ? last - t0 : step;
             for (uint32_t c = 0; c < f->n_ff; c += HT_SEGMENT) {
                 uint32_t k = f->n_ff - c < HT_SEGMENT ? f->n_ff - c : HT_SEGMENT;
-                ht_cpu_product(op->x, &it->part[HT_ROLE_DOWN], r0, n, c, k, &f->h, it->slot + t0, nt, c ? part : sum,
-                               grain, cpu_scratch(op->x, thread));
+                down_product(op, it, r0, n, c, k, it->slot + t0, nt, c ? part : sum, grain, thread);
                 for (uint32_t t = 0; c && t < nt; t++)
                     v->add(1.0f, part + (size_t)t * grain, 1.0f, sum + (size_t)t * grain, n);
             }
@@ -366,6 +413,10 @@ void ht_cpu_plan_token_down(cpu_op *op)
         return;
     }
     op->grain[3] = ht_cpu_token_rows(f->items[0].part[HT_ROLE_DOWN].stride, &most);
+    if (ht_cpu_packed(f)) {
+        op->grain[3] = HT_NEURONS_TILE;
+        most = 1;
+    }
     ht_cpu_add_token_phase(op, token_outputs, f->d_model, op->grain[3], most);
     if (f->n_items > 1)
         ht_cpu_add_phase(op, token_sum, 1);
@@ -415,13 +466,15 @@ bool ht_cpu_plan_ffn(cpu_op *op)
         slots += it->n_tokens;
         gather |= it->tokens != NULL;
     }
+    if (!can_unpack(op))
+        return false;
     op->n_phases = 0;
     if ((op->op.n_tok > 1 ? gather : f->n_items > 1) && !f->gathered.f)
         return false;
     if (f->mask && f->mask_stride < (f->n_ff + 31) / 32)
         return false;
     if (op->op.n_tok == 1) {
-        if (f->sparse || f->mask)
+        if (f->sparse || f->mask || ht_cpu_packed(f))
             return ht_cpu_plan_ffn_sparse(op);
         plan_token(op);
         return true;
@@ -440,6 +493,10 @@ bool ht_cpu_plan_ffn(cpu_op *op)
     }
     op->grain[3] = prompt_rows(op, f->d_model);
     op->tokens[3] = ht_cpu_prompt_tokens(op->grain[3] / 16 * f->n_ff);
+    if (ht_cpu_packed(f)) { /* what putting rows together costs is shared by the tokens of a chunk */
+        op->grain[3] = HT_NEURONS_TILE;
+        op->tokens[3] = CPU_TILE / HT_NEURONS_TILE;
+    }
     ht_cpu_add_phase(op, down_chunk, blocks(op, op->tokens[3]) * ((f->d_model + op->grain[3] - 1) / op->grain[3]));
     return true;
 }

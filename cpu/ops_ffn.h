@@ -28,6 +28,16 @@ void ht_cpu_h_norm(const cpu_op *op, uint32_t slot, uint32_t thread);
 void ht_cpu_add_phase(cpu_op *op, cpu_phase_fn *fn, uint32_t n_chunks);
 /* A phase of a single token: ranges of rows of one expert. */
 void ht_cpu_add_token_phase(cpu_op *op, cpu_range_fn *fn, uint32_t rows, uint32_t grain, uint32_t most);
+/* Of an item: its neuron-major down projection, host NULL: there is none. */
+static inline const ht_part *ht_cpu_neurons(const ht_ffn_item *it)
+{
+    return it->part[HT_ROLE_DOWN].layout == HT_LAYOUT_NEURONS ? &it->part[HT_ROLE_DOWN] : &it->down_t;
+}
+/* Whether the items' down projections are held neuron-major only: packed files. */
+static inline bool ht_cpu_packed(const ht_op_ffn *f)
+{
+    return f->items[0].part[HT_ROLE_DOWN].layout == HT_LAYOUT_NEURONS;
+}
 /* The down projection of a single token from the file's rows; the outputs of several items added up. */
 void ht_cpu_plan_token_down(cpu_op *op);
 

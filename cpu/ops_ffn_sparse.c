@@ -7,7 +7,8 @@
  * whose gate is open and gathers their up rows. Where most are open, the up rows are scanned as well: gathering costs
  * more than it saves then. Lists: when all is done, the neurons whose 8-bit h is not zero, by segment. Down: units of
  * one segment and a slice of outputs, from the neuron-major part, into partial sums that the last phase joins in order.
- * Without such a part the down projection is that of ops_ffn.c. */
+ * Without such a part the down projection is that of ops_ffn.c. Packed files have no other: blocks of which nothing is to
+ * be skipped come here too, with lists of all neurons. */
 #include "cpu/down.h"
 #include "cpu/ops_ffn.h"
 
@@ -161,7 +162,7 @@ static uint32_t *list_wild(const float *d, uint32_t from, uint32_t to, uint32_t 
 
 static bool by_8_bits(const ht_op_ffn *f, const ht_ffn_item *it)
 {
-    return ht_type_get(it->down_t.type)->quantised && f->h.q8.stride;
+    return ht_type_get(ht_cpu_neurons(it)->type)->quantised && f->h.q8.stride;
 }
 
 /* Scales of groups with active neurons, and rows of these. */
@@ -193,7 +194,10 @@ static void sparse_lists(const cpu_op *op, uint32_t chunk, uint32_t thread)
         for (uint32_t s = 0; s * HT_SEGMENT < f->n_ff; s++) {
             const uint32_t from = s * HT_SEGMENT, to = f->n_ff - from < HT_SEGMENT ? f->n_ff : from + HT_SEGMENT;
             w.begin[s] = (uint32_t)(end - w.list);
-            if (by_8_bits(f, it)) {
+            if (!f->sparse && !f->mask) { /* packed, and every neuron is wanted */
+                for (uint32_t j = from; j < to; j++)
+                    *end++ = j;
+            } else if (by_8_bits(f, it)) {
                 const size_t at = (size_t)it->slot * f->h.q8.stride;
                 uint32_t *all = list_wild(f->h.q8.d + at / 32, from, to, end);
                 end = all ? all : list_bytes(f->h.q8.q + at, from, to, end);
@@ -203,7 +207,7 @@ static void sparse_lists(const cpu_op *op, uint32_t chunk, uint32_t thread)
         }
         const uint32_t n = (uint32_t)(end - w.list);
         w.begin[ht_ffn_segments(f->n_ff)] = n;
-        if (f->n_bytes && ht_neurons_of(&g, &it->down_t))
+        if (f->n_bytes && ht_neurons_of(&g, ht_cpu_neurons(it)))
             atomic_fetch_add_explicit(f->n_bytes, bytes_of_list(&g, w.list, n), memory_order_relaxed);
     }
 }
@@ -242,9 +246,9 @@ static void sparse_down(const cpu_op *op, uint32_t chunk, uint32_t n_chunks, uin
     ht_neurons g;
 
     (void)n_chunks; /* always one */
-    ht_neurons_of(&g, &it->down_t);
+    ht_neurons_of(&g, ht_cpu_neurons(it));
     ht_down_slice part = { .g = &g,
-                           .w = it->down_t.host,
+                           .w = ht_cpu_neurons(it)->host,
                            .first = first,
                            .n = n,
                            .segment = s * HT_SEGMENT,
@@ -254,7 +258,7 @@ static void sparse_down(const cpu_op *op, uint32_t chunk, uint32_t n_chunks, uin
                            .scratch = y + HT_DOWN_SLICE + HT_SEGMENT };
     if (by_8_bits(f, it))
         part.q8 = (ht_q8_row){ f->h.q8.q + at, f->h.q8.d + at / 32, f->h.q8.s + at / 16 };
-    op->x->kernels.down[it->down_t.type](y, &part);
+    op->x->kernels.down[ht_cpu_neurons(it)->type](y, &part);
     if (ht_stream_commit(op->x->stream, thread))
         memcpy(w.sums + (size_t)s * w.width + first, y, n * sizeof *y);
 }
@@ -286,7 +290,7 @@ static int all_down_t(const cpu_op *op)
     ht_neurons g;
 
     for (uint32_t i = 0; i < f->n_items; i++) {
-        const ht_part *p = &f->items[i].down_t;
+        const ht_part *p = ht_cpu_neurons(&f->items[i]);
         if (!p->host || !f->work)
             return 0;
         if (p->n != f->n_ff || p->k != f->d_model || !ht_neurons_of(&g, p))
@@ -300,7 +304,7 @@ static int all_down_t(const cpu_op *op)
 bool ht_cpu_plan_ffn_sparse(cpu_op *op)
 {
     const ht_op_ffn *f = &op->op.ffn;
-    const int from_neurons = f->sparse ? all_down_t(op) : 0;
+    const int from_neurons = f->sparse || ht_cpu_packed(f) ? all_down_t(op) : 0;
     const uint32_t fair = f->n_ff * f->n_items / (8 * op->x->threads) / 32;
     uint32_t most = fair < RUN / 4 / 32 ? fair : RUN / 4 / 32;
 

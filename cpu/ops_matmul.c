@@ -7,12 +7,25 @@ enum { CHUNK_BYTES = 32 << 10, TAKE_BYTES = 256 << 10 }; /* of weights, one toke
  * the machines of today, so that who cancels need not wait on the slowest. */
 enum { CHUNK_PRODUCTS = 64 << 20 };
 
-void ht_cpu_product(const cpu_exec *x, const ht_part *w, uint32_t row0, uint32_t n, uint32_t col0, uint32_t k,
+/* How many rows from `row` on, n at most, lie one after the other. */
+static uint32_t run_of(const ht_part *w, uint32_t row, uint32_t n)
+{
+    uint32_t g = row / 32, run = 32 - row % 32;
+
+    if (!w->order)
+        return n;
+    for (; run < n && w->order[g + 1] == w->order[g] + 1; g++)
+        run += 32;
+    return run < n ? run : n;
+}
+
+/* Rows that lie one after the other. */
+static void product(const cpu_exec *x, const ht_part *w, uint32_t row0, uint32_t n, uint32_t col0, uint32_t k,
                     const ht_act *act, uint32_t first_tok, uint32_t n_tok, float *y, size_t ldy, void *scratch)
 {
     const ht_kernels *kn = &x->kernels;
     const ht_type_info *t = ht_type_get(w->type);
-    const uint8_t *rows = (const uint8_t *)w->host + (size_t)row0 * w->stride + ht_type_row_bytes(t, col0);
+    const uint8_t *rows = (const uint8_t *)ht_part_row(w, row0) + ht_type_row_bytes(t, col0);
 
     if (t->quantised && act->q8.stride) {
         const ht_q8 *q = &act->q8;
@@ -33,10 +46,19 @@ void ht_cpu_product(const cpu_exec *x, const ht_part *w, uint32_t row0, uint32_t
     }
 }
 
-void ht_cpu_rows(const cpu_exec *x, const ht_part *w, const uint32_t *rows, uint32_t row0, uint32_t n, const ht_act *act,
-                 uint32_t tok, float *y)
+void ht_cpu_product(const cpu_exec *x, const ht_part *w, uint32_t row0, uint32_t n, uint32_t col0, uint32_t k,
+                    const ht_act *act, uint32_t first_tok, uint32_t n_tok, float *y, size_t ldy, void *scratch)
 {
-    const uint8_t *base = (const uint8_t *)w->host + (rows ? 0 : (size_t)row0 * w->stride);
+    for (uint32_t i = 0, now; i < n; i += now) {
+        now = run_of(w, row0 + i, n - i);
+        product(x, w, row0 + i, now, col0, k, act, first_tok, n_tok, y + i, ldy, scratch);
+    }
+}
+
+/* Listed rows of base, or the first n. */
+static void some_rows(const cpu_exec *x, const ht_part *w, const uint8_t *base, const uint32_t *rows, uint32_t n,
+                      const ht_act *act, uint32_t tok, float *y)
+{
 
     if (ht_type_get(w->type)->quantised && act->q8.stride) {
         const size_t at = (size_t)tok * act->q8.stride;
@@ -44,6 +66,24 @@ void ht_cpu_rows(const cpu_exec *x, const ht_part *w, const uint32_t *rows, uint
         x->kernels.dot_q8[w->type](y, base, w->stride, rows, n, &row, w->k);
     } else {
         x->kernels.dot_f32[w->type](y, base, w->stride, rows, n, act->f + (size_t)tok * act->stride, w->k);
+    }
+}
+
+void ht_cpu_rows(const cpu_exec *x, const ht_part *w, const uint32_t *rows, uint32_t row0, uint32_t n, const ht_act *act,
+                 uint32_t tok, float *y)
+{
+    enum { AT_ONCE = 512 };
+    uint32_t place[AT_ONCE];
+
+    if (!w->order) {
+        some_rows(x, w, (const uint8_t *)w->host + (rows ? 0 : (size_t)row0 * w->stride), rows, n, act, tok, y);
+        return;
+    }
+    for (uint32_t i = 0, now; i < n; i += now) {
+        now = rows ? (n - i < AT_ONCE ? n - i : AT_ONCE) : run_of(w, row0 + i, n - i);
+        for (uint32_t r = 0; rows && r < now; r++)
+            place[r] = w->order[rows[i + r] / 32] * 32 + rows[i + r] % 32;
+        some_rows(x, w, rows ? w->host : ht_part_row(w, row0 + i), rows ? place : NULL, now, act, tok, y + i);
     }
 }
 

@@ -148,7 +148,7 @@ static void signs_tile(const cpu_op *op, uint32_t tile, uint32_t thread)
 
     for (uint32_t r = tile * HT_SIGNS_ROWS; r < (tile + 1) * HT_SIGNS_ROWS; r++) {
         if (r < s->w.n)
-            ht_type_dequant((ht_type)s->w.type, (const uint8_t *)s->w.host + (size_t)r * s->w.stride, s->w.k, row);
+            ht_type_dequant((ht_type)s->w.type, ht_part_row(&s->w, r), s->w.k, row);
         else
             for (uint32_t i = 0; i < s->w.k; i++)
                 row[i] = -1.0f; /* rows behind the last: bits 0 */

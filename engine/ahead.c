@@ -17,9 +17,11 @@ typedef struct piece {
     uint32_t file;
 } piece;
 
-/* N of "blk.N.*". */
+/* N of "blk.N.*", of packed files "hearth.blk.N.*". */
 static uint64_t layer_of(ht_str name)
 {
+    if (name.n > 7 && memcmp(name.s, "hearth.", 7) == 0)
+        name = (ht_str){ name.s + 7, name.n - 7 };
     uint64_t v = 0;
     size_t i = 4;
     if (name.n < 6 || memcmp(name.s, "blk.", 4) != 0)

@@ -6,6 +6,11 @@
 #include "engine/base/types.h"
 #include "engine/objects.h"
 
+static uint64_t row_bytes(const ht_part *p)
+{
+    return ht_type_row_bytes(ht_type_get(p->type), p->k);
+}
+
 hearth_status hearth_model_get_block(const hearth_model *m, uint32_t layer, hearth_block_info *out)
 {
     if (!m->exec || layer >= m->m.n_layer)
@@ -19,7 +24,7 @@ hearth_status hearth_model_get_block(const hearth_model *m, uint32_t layer, hear
                             .activation = ht_activation_name(m->m.act),
                             .activation_param = m->m.act_param,
                             .has_zeros = ht_activation_has_zeros(m->m.act),
-                            .row_bytes = ht_predict_source(ff, 0)->stride,
+                            .row_bytes = row_bytes(ht_predict_source(ff, 0)),
                             .plain = !ff->bias[HT_ROLE_GATE] && !ff->sub_norm.w };
     HT_RESULT(out, &i);
     return HEARTH_OK;
@@ -43,24 +48,51 @@ static void read_columns(const ht_part *p, uint32_t first, uint32_t n, float *ds
         }
 }
 
+/* Outputs of a neuron-major part, a tile at a time. */
+static ht_status read_outputs(const ht_part *p, uint32_t first, uint32_t n, float *dst, ht_error *err)
+{
+    const ht_type_info *t = ht_type_get(p->type);
+    const size_t row = ht_type_row_bytes(t, p->n);
+    ht_neurons g;
+
+    uint8_t *rows = malloc(HT_NEURONS_TILE * row);
+    if (!rows || !ht_neurons_of(&g, p)) {
+        free(rows);
+        return ht_fail(err, HT_ENOMEM, "rows of weights");
+    }
+    for (uint32_t i = 0; i < n;) {
+        const uint32_t base = (first + i) / HT_NEURONS_TILE * HT_NEURONS_TILE, head = first + i - base;
+        const uint32_t now = n - i < HT_NEURONS_TILE - head ? n - i : HT_NEURONS_TILE - head;
+        ht_neurons_to_rows(&g, p->host, base, head + now, rows, row);
+        for (uint32_t r = 0; r < now; r++)
+            ht_type_dequant((ht_type)p->type, rows + (head + r) * row, p->n, dst + (size_t)(i + r) * p->n);
+        i += now;
+    }
+    free(rows);
+    return HT_OK;
+}
+
 hearth_status hearth_model_read_rows(const hearth_model *m, uint32_t layer, uint32_t expert, hearth_role role,
                                      uint32_t first, uint32_t n, float *dst, hearth_error *error)
 {
     const ht_ffn *ff = m->exec && layer < m->m.n_layer ? &m->m.layers[layer].ffn : NULL;
     const ht_part *p = ff && expert < ff->n_expert && (unsigned)role < HT_N_ROLES ? &ff->experts[expert][role] : NULL;
 
-    const uint32_t rows = p && p->layout == HT_LAYOUT_COLUMNS ? p->k : p ? p->n : 0;
+    const bool turned = p && p->layout == HT_LAYOUT_NEURONS; /* a row is an output: k of them */
+    const bool columns = p && p->layout == HT_LAYOUT_COLUMNS;
+    const uint32_t n_rows = !p ? 0 : turned || columns ? p->k : p->n;
 
-    if (!p || !p->host || first > rows || n > rows - first)
+    if (!p || !p->host || first > n_rows || n > n_rows - first)
         return (hearth_status)ht_fail(ht_err(error), HT_EINVAL, "layer %u has no such rows of weights", layer);
     ht_status st = ht_gguf_check_size(m->gguf, ht_err(error));
-    if (st == HT_OK && p->layout == HT_LAYOUT_COLUMNS) {
+    if (turned && st == HT_OK)
+        return (hearth_status)read_outputs(p, first, n, dst, ht_err(error));
+    if (columns && st == HT_OK) {
         read_columns(p, first, n, dst);
         return HEARTH_OK;
     }
     for (uint32_t i = 0; i < n && st == HT_OK; i++)
-        ht_type_dequant((ht_type)p->type, (const uint8_t *)p->host + (size_t)(first + i) * p->stride, p->k,
-                        dst + (size_t)i * p->k);
+        ht_type_dequant((ht_type)p->type, ht_part_row(p, first + i), p->k, dst + (size_t)i * p->k);
     return (hearth_status)st;
 }
 
@@ -91,8 +123,9 @@ hearth_status hearth_model_replace(hearth_model *m, uint32_t layer, uint32_t exp
 
     if (!ff || expert >= ff->n_expert || (unsigned)role >= HT_N_ROLES || !ff->experts[expert][role].host)
         return (hearth_status)ht_fail(err, HT_EINVAL, "expert %u of layer %u has no such matrix", expert, layer);
-    if (m->sparse)
-        return (hearth_status)ht_fail(err, HT_EINVAL, "weights are replaced in models opened with sparsity off");
+    if (m->sparse || ff->experts[expert][role].layout != HT_LAYOUT_ROWS || ff->experts[expert][role].order)
+        return (hearth_status)ht_fail(err, HT_EINVAL,
+                                      "weights are replaced in models opened with sparsity off, in the file's plain layout");
     ht_part(*own)[HT_N_ROLES] = own_parts(m, layer);
     if (!own)
         return (hearth_status)ht_fail(err, HT_ENOMEM, "parts of layer %u", layer);

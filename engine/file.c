@@ -9,10 +9,14 @@
 #include "engine/objects.h"
 #include "engine/text.h"
 
+enum { TYPE_I8 = 24, TYPE_I32 = 26 }; /* GGUF's ids */
+
 struct hearth_file {
     ht_gguf *g;
     char **keys, **names; /* terminated copies */
     char (*types)[24];    /* of metadata */
+    ht_pack *pack;        /* NULL: plain, or `fault` says why it cannot be read */
+    ht_error fault;
 };
 
 static char *copy(ht_str s)
@@ -62,6 +66,11 @@ hearth_status hearth_file_open(hearth_file **out, const char *path, hearth_error
         return (hearth_status)ht_fail(err, HT_ENOMEM, "%s: names of %llu keys and %llu tensors", path,
                                       (unsigned long long)nk, (unsigned long long)nt);
     }
+    if ((st = ht_pack_open(&f->pack, f->g, &f->fault)) == HT_ENOMEM) {
+        hearth_file_close(&f);
+        return (hearth_status)ht_fail(err, HT_ENOMEM, "%s: tables of a packed model", path);
+    }
+    f->fault.status = st; /* what else the file holds can be looked at all the same */
     *out = f;
     return HEARTH_OK;
 }
@@ -78,6 +87,7 @@ void hearth_file_close(hearth_file **fp)
     free(f->keys);
     free(f->types);
     free(f->names);
+    ht_pack_close(&f->pack);
     ht_gguf_close(&f->g);
     free(f);
     *fp = NULL;
@@ -252,8 +262,30 @@ static bool can_decode(uint32_t type)
     return ht_type_decode(type, &nothing, 0, &none);
 }
 
+/* A tensor that the file holds packed, NULL: i is none. */
+static const ht_pack_tensor *packed_at(const hearth_file *f, uint64_t i)
+{
+    const uint64_t n = ht_gguf_n_tensors(f->g);
+    return f->pack && i >= n && i - n < f->pack->n_tensors ? &f->pack->tensors[i - n] : NULL;
+}
+
+hearth_status hearth_file_packed(const hearth_file *f, uint64_t *n, hearth_error *error)
+{
+    *n = f->pack ? f->pack->n_tensors : 0;
+    if (f->fault.status != HT_OK && error)
+        *ht_err(error) = f->fault;
+    return (hearth_status)f->fault.status;
+}
+
 hearth_status hearth_file_tensor(const hearth_file *f, uint64_t i, hearth_tensor *out)
 {
+    const ht_pack_tensor *p = packed_at(f, i);
+    if (p) {
+        *out = (hearth_tensor){ .name = p->name, .type = ht_type_name(p->type), .n_dims = p->n_dims, .bytes = p->bytes,
+                                .offset = p->block->tensor->offset, .readable = true };
+        memcpy(out->ne, p->ne, sizeof out->ne);
+        return HEARTH_OK;
+    }
     if (i >= ht_gguf_n_tensors(f->g))
         return HEARTH_EINVAL;
     const ht_tensor *t = ht_gguf_tensor_at(f->g, i);
@@ -266,13 +298,76 @@ hearth_status hearth_file_tensor(const hearth_file *f, uint64_t i, hearth_tensor
 int64_t hearth_file_find_tensor(const hearth_file *f, const char *name)
 {
     const ht_tensor *t = ht_gguf_find_tensor(f->g, name);
-    return t ? (int64_t)(t - ht_gguf_tensor_at(f->g, 0)) : -1;
+    if (t)
+        return (int64_t)(t - ht_gguf_tensor_at(f->g, 0));
+    const ht_pack_tensor *p = ht_pack_find(f->pack, name);
+    return p ? (int64_t)(ht_gguf_n_tensors(f->g) + (uint64_t)(p - f->pack->tensors)) : -1;
+}
+
+/* Elements of a packed tensor, by whole tiles of rows. */
+static ht_status read_packed(const ht_pack_tensor *t, uint64_t first, uint64_t n, float *dst, ht_error *err)
+{
+    const uint64_t k = t->ne[0], rows = t->ne[1] * t->ne[2], all = k * rows;
+    const ht_type_info *type = ht_type_get(t->type);
+
+    if (first > all || n > all - first || first % type->block || n % type->block)
+        return ht_fail(err, HT_EINVAL, "elements %llu + %llu of tensor %s are no whole blocks of it",
+                       (unsigned long long)first, (unsigned long long)n, t->name);
+    uint8_t *tile = malloc(HT_NEURONS_TILE * t->row_bytes);
+    ht_status st = tile ? HT_OK : ht_fail(err, HT_ENOMEM, "rows of %s", t->name);
+    while (n && st == HT_OK) {
+        const uint64_t base = first / k / HT_NEURONS_TILE * HT_NEURONS_TILE, left = rows - base;
+        const uint64_t now = left < HT_NEURONS_TILE ? left : HT_NEURONS_TILE, end = (base + now) * k;
+        const uint64_t m = n < end - first ? n : end - first;
+        if ((st = ht_pack_read(t, base, now, tile, err)) == HT_OK)
+            ht_type_dequant((ht_type)t->type, tile + ht_type_row_bytes(type, first - base * k), m, dst);
+        first += m;
+        dst += m;
+        n -= m;
+    }
+    free(tile);
+    return st;
+}
+
+hearth_status hearth_file_read_raw(const hearth_file *f, uint64_t i, uint64_t first, uint64_t n, void *dst,
+                                   hearth_error *error)
+{
+    ht_error *err = ht_err(error);
+    const ht_pack_tensor *p = packed_at(f, i);
+    const ht_tensor *t = i < ht_gguf_n_tensors(f->g) ? ht_gguf_tensor_at(f->g, i) : NULL;
+    uint32_t block = 1, block_bytes = 0;
+
+    if (!p && !t)
+        return (hearth_status)ht_fail(err, HT_EINVAL, "there is no tensor %llu", (unsigned long long)i);
+    const uint64_t *ne = p ? p->ne : t->ne, rows = ne[1] * ne[2] * ne[3];
+    if (first > rows || n > rows - first)
+        return (hearth_status)ht_fail(err, HT_EINVAL, "rows %llu + %llu of tensor %llu are not there",
+                                      (unsigned long long)first, (unsigned long long)n, (unsigned long long)i);
+    ht_status st = ht_gguf_check_size(f->g, err);
+    if (st != HT_OK || n == 0)
+        return (hearth_status)st;
+    if (p)
+        return (hearth_status)ht_pack_read(p, first, n, dst, err);
+    if (!t->data || !ht_type_geometry(t->type, &block, &block_bytes))
+        return (hearth_status)ht_fail(err, HT_EUNSUPPORTED, "tensor %s has type %s, whose size is not known", f->names[i],
+                                      ht_type_name(t->type));
+    const uint64_t row = ne[0] / block * block_bytes;
+    memcpy(dst, (const uint8_t *)t->data + first * row, n * row);
+    return HEARTH_OK;
+}
+
+const void *hearth_file_data(const hearth_file *f, uint64_t i)
+{
+    return i < ht_gguf_n_tensors(f->g) ? ht_gguf_tensor_at(f->g, i)->data : NULL;
 }
 
 hearth_status hearth_file_read(const hearth_file *f, uint64_t i, uint64_t first, uint64_t n, float *dst,
                                hearth_error *error)
 {
     ht_error *err = ht_err(error);
+    const ht_pack_tensor *packed = packed_at(f, i);
+    if (packed)
+        return (hearth_status)read_packed(packed, first, n, dst, err);
     if (i >= ht_gguf_n_tensors(f->g))
         return (hearth_status)ht_fail(err, HT_EINVAL, "there is no tensor %llu", (unsigned long long)i);
     const ht_tensor *t = ht_gguf_tensor_at(f->g, i);
@@ -287,22 +382,6 @@ hearth_status hearth_file_read(const hearth_file *f, uint64_t i, uint64_t first,
     if (n)
         ht_type_decode(t->type, (const uint8_t *)t->data + first / block * block_bytes, n, dst);
     return HEARTH_OK;
-}
-
-hearth_status hearth_file_read_raw(const hearth_file *f, uint64_t i, uint64_t first, uint64_t n, void *dst,
-                                   hearth_error *error)
-{
-    ht_error *err = ht_err(error);
-    if (i >= ht_gguf_n_tensors(f->g))
-        return (hearth_status)ht_fail(err, HT_EINVAL, "there is no tensor %llu", (unsigned long long)i);
-    const ht_tensor *t = ht_gguf_tensor_at(f->g, i);
-    if (first > t->bytes || n > t->bytes - first)
-        return (hearth_status)ht_fail(err, HT_EINVAL, "tensor %s has no bytes %llu + %llu", f->names[i],
-                                      (unsigned long long)first, (unsigned long long)n);
-    ht_status st = ht_gguf_check_size(f->g, err);
-    if (st == HT_OK && n)
-        memcpy(dst, (const uint8_t *)t->data + first, n);
-    return (hearth_status)st;
 }
 
 hearth_status hearth_file_verify(const hearth_file *f, hearth_error *error)
@@ -376,27 +455,41 @@ hearth_status hearth_writer_set_strs(hearth_writer *w, const char *key, const ch
     return (hearth_status)st;
 }
 
-hearth_status hearth_writer_copy_meta(hearth_writer *w, const hearth_file *f)
+hearth_status hearth_writer_declare(hearth_writer *w, const char *name, const char *type, uint32_t n_dims,
+                                    const uint64_t *ne, hearth_error *error)
 {
-    return (hearth_status)ht_gguf_writer_copy(w->w, f->g);
+    int t = !strcmp(type, "i8") ? TYPE_I8 : !strcmp(type, "i32") ? TYPE_I32 : ht_type_by_name(type);
+    if (t < 0 || (t != TYPE_I8 && t != TYPE_I32 && !ht_type_can_quantise((ht_type)t)))
+        return (hearth_status)ht_fail(ht_err(error), HT_EUNSUPPORTED, "weights cannot be written as \"%.20s\"", type);
+    return (hearth_status)ht_gguf_writer_declare(w->w, (ht_str){ name, strlen(name) }, (uint32_t)t, n_dims, ne,
+                                                 ht_err(error));
 }
 
-hearth_status hearth_writer_declare_copy(hearth_writer *w, const hearth_file *f, uint64_t i, hearth_error *error)
+hearth_status hearth_writer_copy(hearth_writer *w, const hearth_file *f, const char *const *except, size_t n_except)
 {
+    ht_status st = HT_OK;
+
+    for (uint64_t i = 0; i < ht_gguf_n_kv(f->g) && st == HT_OK; i++) {
+        bool left = !strncmp(f->keys[i], "split.", 6);
+        for (size_t k = 0; k < n_except; k++)
+            left |= !strncmp(f->keys[i], except[k], strlen(except[k]));
+        if (!left)
+            st = ht_gguf_writer_set_kv(w->w, ht_gguf_kv_at(f->g, i));
+    }
+    return (hearth_status)st;
+}
+
+hearth_status hearth_writer_declare_like(hearth_writer *w, const hearth_file *f, uint64_t i, hearth_error *error)
+{
+    const ht_pack_tensor *p = packed_at(f, i);
+
+    if (p)
+        return (hearth_status)ht_gguf_writer_declare(w->w, (ht_str){ p->name, strlen(p->name) }, p->type, p->n_dims, p->ne,
+                                                     ht_err(error));
     if (i >= ht_gguf_n_tensors(f->g))
         return (hearth_status)ht_fail(ht_err(error), HT_EINVAL, "there is no tensor %llu", (unsigned long long)i);
     const ht_tensor *t = ht_gguf_tensor_at(f->g, i);
     return (hearth_status)ht_gguf_writer_declare(w->w, t->name, t->type, t->n_dims, t->ne, ht_err(error));
-}
-
-hearth_status hearth_writer_declare(hearth_writer *w, const char *name, const char *type, uint32_t n_dims,
-                                    const uint64_t *ne, hearth_error *error)
-{
-    int t = ht_type_by_name(type);
-    if (t < 0 || !ht_type_can_quantise((ht_type)t))
-        return (hearth_status)ht_fail(ht_err(error), HT_EUNSUPPORTED, "weights cannot be written as \"%.20s\"", type);
-    return (hearth_status)ht_gguf_writer_declare(w->w, (ht_str){ name, strlen(name) }, (uint32_t)t, n_dims, ne,
-                                                 ht_err(error));
 }
 
 hearth_status hearth_writer_seal(hearth_writer *w)

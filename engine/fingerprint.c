@@ -4,6 +4,7 @@
  * the files that they lie in do not. Of a tensor's bytes some pieces spread over it are read: enough to tell two
  * quantisations or two trainings apart, and milliseconds for any size. */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "engine/base/hash.h"
@@ -93,6 +94,38 @@ static void add_tensor(ht_hash *s, const ht_tensor *t)
         ht_hash_add(s, piece(t, i), PIECE);
 }
 
+/* Bytes [at, at + n) of a tensor as the plain file has it. */
+static ht_status add_packed_bytes(ht_hash *s, const ht_pack_tensor *t, uint64_t at, size_t n, uint8_t *rows, ht_error *err)
+{
+    const uint64_t first = at / t->row_bytes, last = (at + n - 1) / t->row_bytes;
+    ht_status st = HT_OK;
+
+    for (uint64_t r = first; r <= last && st == HT_OK; r++) {
+        const size_t from = r == first ? (size_t)(at % t->row_bytes) : 0;
+        const size_t to = r == last ? (size_t)((at + n - 1) % t->row_bytes) + 1 : t->row_bytes;
+        if ((st = ht_pack_read(t, r, 1, rows, err)) == HT_OK)
+            ht_hash_add(s, rows + from, to - from);
+    }
+    return st;
+}
+
+/* As add_tensor would the plain file's: packing changes no model. */
+static ht_status add_packed(ht_hash *s, const ht_pack_tensor *t, ht_error *err)
+{
+    uint8_t *row = malloc(t->row_bytes);
+    ht_status st = row ? HT_OK : ht_fail(err, HT_ENOMEM, "fingerprint");
+
+    add_text(s, (ht_str){ t->name, strlen(t->name) });
+    add_number(s, t->type);
+    for (uint32_t i = 0; i < 4; i++)
+        add_number(s, t->ne[i]);
+    for (uint64_t i = 0; i < (t->bytes <= WHOLE ? 1 : PIECES) && st == HT_OK; i++)
+        st = t->bytes <= WHOLE ? add_packed_bytes(s, t, 0, (size_t)t->bytes, row, err)
+                               : add_packed_bytes(s, t, (t->bytes - PIECE) / (PIECES - 1) * i, PIECE, row, err);
+    free(row);
+    return st;
+}
+
 hearth_status hearth_model_fingerprint(const hearth_model *m, char out[33], hearth_error *error)
 {
     const ht_gguf *g = m->gguf;
@@ -115,15 +148,31 @@ hearth_status hearth_model_fingerprint(const hearth_model *m, char out[33], hear
         add_value(&s, kv);
         collect(sum, &s);
     }
+    const ht_pack *pack = m->m.pack; /* its stretches, and the profile inside, are none of the model's tensors */
+    ht_pack *own = NULL;
+    if (!pack && (st = ht_pack_open(&own, g, ht_err(error))) != HT_OK) /* opened for its vocabulary only */
+        return (hearth_status)st;
+    pack = pack ? pack : own;
     for (uint64_t i = 0; i < ht_gguf_n_tensors(g); i++) {
+        const ht_tensor *t = ht_gguf_tensor_at(g, i);
+        if (pack && t->name.n > 7 && memcmp(t->name.s, "hearth.", 7) == 0)
+            continue;
         ht_hash_begin(&s, 2);
-        add_tensor(&s, ht_gguf_tensor_at(g, i));
+        add_tensor(&s, t);
         collect(sum, &s);
     }
     if (ht_gguf_powerinfer(g)) { /* the name of the container changes the activation */
         ht_hash_begin(&s, 3);
         collect(sum, &s);
     }
+    for (uint32_t i = 0; pack && i < pack->n_tensors && st == HT_OK; i++) {
+        ht_hash_begin(&s, 2);
+        st = add_packed(&s, &pack->tensors[i], ht_err(error));
+        collect(sum, &s);
+    }
+    ht_pack_close(&own);
+    if (st != HT_OK)
+        return (hearth_status)st;
     snprintf(out, 33, "%016llx%016llx", (unsigned long long)sum[0], (unsigned long long)sum[1]);
     return HEARTH_OK;
 }

@@ -81,7 +81,9 @@ static void layout(ht_forward *f, carver *c)
     f->rope = carve(c, rope, sizeof(float));
     f->logits = carve(c, (size_t)f->logit_rows * m->n_vocab, sizeof(float));
     f->loads = carve(c, m->n_layer, sizeof *f->loads);
-    f->ffn_work = f->sparse || m->columns ? carve(c, 1, ht_ffn_work_bytes(m->max_used, m->max_ff, m->d_model)) : NULL;
+    f->ffn_work = f->sparse || m->columns || m->pack
+                      ? carve(c, 1, ht_ffn_work_bytes(m->max_used, m->max_ff, m->d_model))
+                      : NULL;
     if (m->predict && m->predict->masks) {
         uint32_t rank = m->predict->max_rank;
         f->mask_words = (m->max_ff + 31) / 32;

@@ -148,6 +148,7 @@ static ht_status open_executor(hearth_model *m, const hearth_model_params *p, ht
                           .isa = m->isa,
                           .max_k = m->m.max_k,
                           .max_head = m->m.max_head,
+                          .unpack_bytes = m->m.unpack_bytes,
                           .pin = binds(m),
                           .topology = &m->topology };
     m->exec_bytes = ht_cpu_scratch_bytes(&cpu);
@@ -200,7 +201,9 @@ static ht_status open_own_predictors(hearth_model *m, const hearth_model_params 
     if (!m->sparse || p->sparsity != HEARTH_SPARSITY_AUTO || p->ignore_predictors)
         return HT_OK;
     m->table_bytes += m->m.max_ff * sizeof(float); /* its thresholds */
-    return ht_predict_own(&m->m.predict, &m->m, err);
+    ht_status st = ht_predict_own(&m->m.predict, &m->m, err);
+    m->own_predictors = m->m.predict != NULL;
+    return st;
 }
 
 static ht_status describe(hearth_model *m, ht_error *err)
@@ -291,6 +294,12 @@ hearth_status hearth_model_open(hearth_model **out, const char *path, const hear
     }
     if ((st = describe(m, err)) != HT_OK)
         goto fail;
+    /* Made with a loss that may be spent: that is what its owner asked for. */
+    if (p.sparsity == HEARTH_SPARSITY_AUTO && !p.ignore_predictors && m->m.pack && m->m.pack->quality >= 0.0f) {
+        if ((st = (ht_status)hearth_model_predict(m, path, error)) != HT_OK)
+            goto fail;
+        m->own_predictors = true;
+    }
     if (p.progress)
         p.progress(p.progress_user, "opening", 1, 1);
     *out = m;
@@ -349,6 +358,9 @@ hearth_status hearth_model_get_info(const hearth_model *m, hearth_model_info *ou
                             .weight_bytes = w->weight_bytes,
                             .weight_bytes_per_token = w->bytes_per_token,
                             .neuron_bytes = m->store.planned,
+                            .packed = w->pack != NULL,
+                            .pack_quality = w->pack ? w->pack->quality : -1.0f,
+                            .predicts = w->predict != NULL,
                             .bos = -1,
                             .eos = -1,
                             .eot = -1,
@@ -362,7 +374,7 @@ hearth_status hearth_model_get_info(const hearth_model *m, hearth_model_info *ou
                             .demo_prompt = m->demo_prompt,
                             .recurrent = w->recurrent,
                             .precision = m->f32 ? HEARTH_PRECISION_F32 : HEARTH_PRECISION_FAST,
-                            .own_predictors = w->predict && !w->predict->file };
+                            .own_predictors = m->own_predictors };
     if (m->tok) {
         const ht_vocab_info *v = ht_tokenizer_info(m->tok);
         i.n_vocab = w->arch ? w->n_vocab : v->n_vocab;
@@ -391,7 +403,7 @@ hearth_status hearth_model_predict(hearth_model *m, const char *profile, hearth_
         return (hearth_status)ht_fail(err, HT_EINVAL,
                                       "neurons are foretold where they can be skipped: not with sparsity off");
     ht_os_lock(&m->budget_lock);
-    bool busy = m->reserved || (m->m.predict && m->m.predict->file);
+    bool busy = m->reserved || (m->m.predict && !m->own_predictors);
     ht_os_unlock(&m->budget_lock);
     if (busy)
         return (hearth_status)ht_fail(err, HT_EBUSY, "predictors are chosen once, before the model's first session");
@@ -415,9 +427,10 @@ hearth_status hearth_model_predict(hearth_model *m, const char *profile, hearth_
         ht_predict_close(&p);
         return (hearth_status)st;
     }
+    m->table_bytes += p->bytes - (m->m.predict ? m->m.predict->bytes : 0);
     ht_predict_close(&m->m.predict); /* the file's own */
     m->m.predict = p;
-    m->table_bytes += p->bytes;
+    m->own_predictors = false;
     if (p->thresholds && !m->sparse && (st = set_sparse(m, NULL, NULL, err)) != HT_OK) {
         m->m.predict = NULL;
         m->sparse = false;

@@ -88,8 +88,9 @@ typedef struct hearth_session hearth_session;
 typedef enum hearth_precision { HEARTH_PRECISION_FAST, HEARTH_PRECISION_F32 } hearth_precision;
 /* OFF computes every neuron. EXACT and AUTO skip those of ReLU-like models that are zero: same bits. EXACT prepares for
  * that when the model opens (a second, neuron-major copy of the down projections, where ram_bytes allows it); AUTO as it
- * sees, token by token, that it pays. A PowerInfer model runs with its own predictors under AUTO, as it was made to
- * (docs/powerinfer.md); OFF and EXACT leave them alone. */
+ * sees, token by token, that it pays. A file that brings predictors is run with them under AUTO, as hearth_model_predict
+ * would, and tokens may differ: a PowerInfer model (docs/powerinfer.md) and a packed model that was made with a quality
+ * (docs/pack.md); OFF and EXACT leave them alone. */
 typedef enum hearth_sparsity { HEARTH_SPARSITY_AUTO, HEARTH_SPARSITY_OFF, HEARTH_SPARSITY_EXACT } hearth_sparsity;
 typedef enum hearth_io { HEARTH_IO_AUTO, HEARTH_IO_MMAP } hearth_io;
 typedef enum hearth_kv_type { HEARTH_KV_F16, HEARTH_KV_F32, HEARTH_KV_Q8_0, HEARTH_KV_Q4_0 } hearth_kv_type;
@@ -160,7 +161,10 @@ typedef struct hearth_model_info {
     bool recurrent;            /* has state that cannot be rewound */
     hearth_precision precision;
     uint64_t neuron_bytes;     /* memory set aside for down projections in neuron-major form, beside weight_bytes */
-    bool own_predictors;       /* the file's own predictors choose the neurons (PowerInfer's models under AUTO) */
+    bool packed;               /* laid out for sparse execution (docs/pack.md): neuron-major already */
+    float pack_quality;        /* of a packed model: the loss that its own predictors may spend; negative: it has none */
+    bool predicts;             /* predictors are in use */
+    bool own_predictors;       /* the file's own predictors choose the neurons (under AUTO) */
 } hearth_model_info;
 HEARTH_API hearth_status hearth_model_get_info(const hearth_model *m, hearth_model_info *info);
 
@@ -385,6 +389,10 @@ typedef struct hearth_tensor {
     bool readable;     /* hearth_file_read can decode its type */
 } hearth_tensor;
 HEARTH_API uint64_t hearth_file_n_tensors(const hearth_file *f);
+/* A packed model (docs/pack.md) stands for tensors of a plain one: *n of them, which are described, found by name and read
+ * like the others under indices from hearth_file_n_tensors on (their offset is that of their stretch). Fails: EFORMAT,
+ * EUNSUPPORTED (what the file says of its packing is damaged, or newer), *n is 0 then. */
+HEARTH_API hearth_status hearth_file_packed(const hearth_file *f, uint64_t *n, hearth_error *err);
 HEARTH_API hearth_status hearth_file_tensor(const hearth_file *f, uint64_t i, hearth_tensor *out);
 HEARTH_API int64_t hearth_file_find_tensor(const hearth_file *f, const char *name);
 /* dst[0..n) = elements [first, first + n) of tensor i as float32 (integer tensors are converted); first and n are
@@ -392,9 +400,12 @@ HEARTH_API int64_t hearth_file_find_tensor(const hearth_file *f, const char *nam
 HEARTH_API hearth_status hearth_file_read(const hearth_file *f, uint64_t i, uint64_t first, uint64_t n, float *dst,
                                           hearth_error *err);
 
-/* dst[0..n) = bytes [first, first + n) of tensor i as the file holds them, of any type whose size is known. */
+/* dst = the stored bytes of rows [first, first + n) of tensor i, rows of all dimensions counted on, as a plain file has
+ * them. EINVAL: there are no such rows; EUNSUPPORTED: a type of unknown geometry. */
 HEARTH_API hearth_status hearth_file_read_raw(const hearth_file *f, uint64_t i, uint64_t first, uint64_t n, void *dst,
                                               hearth_error *err);
+/* The stored bytes themselves, as long as the file is open and not cut; NULL: none, or a tensor that is packed. */
+HEARTH_API const void *hearth_file_data(const hearth_file *f, uint64_t i);
 
 /* Reads the whole file and compares it with the checksum that hearth_writer_seal put at its end. EFORMAT: it differs, or
  * there is none. */
@@ -412,12 +423,12 @@ HEARTH_API hearth_status hearth_writer_set_str(hearth_writer *w, const char *key
 HEARTH_API hearth_status hearth_writer_set_f32s(hearth_writer *w, const char *key, const float *v, size_t n);
 HEARTH_API hearth_status hearth_writer_set_i32s(hearth_writer *w, const char *key, const int32_t *v, size_t n);
 HEARTH_API hearth_status hearth_writer_set_strs(hearth_writer *w, const char *key, const char *const *v, size_t n);
-/* All keys of another file, in its order, but for split.*; a key set later takes the place of one copied. */
-HEARTH_API hearth_status hearth_writer_copy_meta(hearth_writer *w, const hearth_file *f);
-/* A tensor of the same name, type and shape as tensor i of f; its data is to be written raw. */
-HEARTH_API hearth_status hearth_writer_declare_copy(hearth_writer *w, const hearth_file *f, uint64_t i,
-                                                    hearth_error *err);
-/* type: a name as "q4_k"; EUNSUPPORTED where it cannot be written, EINVAL where ne[0] is no multiple of its block. */
+/* All metadata of a file, in its order, but split.* and keys that begin with one of n_except texts. */
+HEARTH_API hearth_status hearth_writer_copy(hearth_writer *w, const hearth_file *f, const char *const *except,
+                                            size_t n_except);
+/* A tensor as another file has it, of whatever type; its bytes come by hearth_writer_raw. */
+HEARTH_API hearth_status hearth_writer_declare_like(hearth_writer *w, const hearth_file *f, uint64_t i, hearth_error *err);
+/* type: a name as "q4_k", or "i8" and "i32" for hearth_writer_raw alone; EUNSUPPORTED where it cannot be written, EINVAL where ne[0] is no multiple of its block. */
 HEARTH_API hearth_status hearth_writer_declare(hearth_writer *w, const char *name, const char *type, uint32_t n_dims,
                                                const uint64_t *ne, hearth_error *err);
 /* A last tensor, "hearth.checksum", by which hearth_file_verify knows damage to any byte of the file. */

@@ -35,6 +35,7 @@ void ht_model_free(ht_model *m)
     for (size_t i = 0; i < m->n_chunks; i++)
         free(m->chunks[i]);
     free(m->chunks);
+    ht_pack_close(&m->pack);
     memset(m, 0, sizeof *m);
 }
 
@@ -79,16 +80,30 @@ ht_status ht_load_bool(const ht_loader *ld, const char *suffix, bool *out)
     return ht_gguf_bool(ld->g, ht_load_key(ld, key, suffix), out, ld->err);
 }
 
-const ht_tensor *ht_load_tensor(const ht_loader *ld, const char *fmt, uint32_t il)
+static void layer_name(char name[128], const char *fmt, uint32_t il)
 {
-    char name[128];
     /* fmt comes from this room's own literals; the layer number is its only argument. */
     const char *mark = strstr(fmt, "%u");
     if (mark)
-        snprintf(name, sizeof name, "%.*s%u%s", (int)(mark - fmt), fmt, il, mark + 2);
+        snprintf(name, 128, "%.*s%u%s", (int)(mark - fmt), fmt, il, mark + 2);
     else
-        snprintf(name, sizeof name, "%s", fmt);
+        snprintf(name, 128, "%s", fmt);
+}
+
+const ht_tensor *ht_load_tensor(const ht_loader *ld, const char *fmt, uint32_t il)
+{
+    char name[128];
+    layer_name(name, fmt, il);
     return ht_gguf_find_tensor(ld->g, name);
+}
+
+static void max_u32(uint32_t *a, uint32_t b) { *a = b > *a ? b : *a; }
+
+const ht_pack_tensor *ht_load_packed(const ht_loader *ld, const char *fmt, uint32_t il)
+{
+    char name[128];
+    layer_name(name, fmt, il);
+    return ht_pack_find(ld->m->pack, name);
 }
 
 static ht_status missing(const ht_loader *ld, const char *fmt, uint32_t il)
@@ -121,12 +136,29 @@ ht_status ht_load_check(const ht_loader *ld, const ht_tensor *t, uint64_t k, uin
     return HT_OK;
 }
 
+ht_status ht_load_check_packed(const ht_loader *ld, const ht_pack_tensor *t, uint64_t k, uint64_t n, uint64_t e)
+{
+    if ((k && t->ne[0] != k) || (n && t->ne[1] != n) || t->ne[2] != e)
+        return ht_fail_at(ld->err, HT_EFORMAT, t->block->tensor->info_offset,
+                          "tensor %s, packed, has shape [%llu, %llu, %llu], wanted [%llu, %llu, %llu] (0: any)", t->name,
+                          (unsigned long long)t->ne[0], (unsigned long long)t->ne[1], (unsigned long long)t->ne[2],
+                          (unsigned long long)k, (unsigned long long)n, (unsigned long long)e);
+    max_u32(&ld->m->max_k, (uint32_t)t->ne[0]);
+    return HT_OK;
+}
+
 ht_status ht_load_matrix(ht_loader *ld, const char *fmt, uint32_t il, uint64_t k, uint64_t n, bool need, ht_part *out)
 {
     const ht_tensor *t = ht_load_tensor(ld, fmt, il);
     ht_status st;
 
     memset(out, 0, sizeof *out);
+    const ht_pack_tensor *packed = t ? NULL : ht_load_packed(ld, fmt, il);
+    if (packed) {
+        if ((st = ht_load_check_packed(ld, packed, k, n, 1)) == HT_OK)
+            *out = ht_pack_part(packed, 0);
+        return st;
+    }
     if (!t)
         return need ? missing(ld, fmt, il) : HT_OK;
     if ((st = ht_load_check(ld, t, k, n, 1)) != HT_OK)
@@ -321,9 +353,18 @@ static ht_status load_globals(ht_loader *ld)
     return HT_OK;
 }
 
-static void max_u32(uint32_t *a, uint32_t b) { *a = b > *a ? b : *a; }
+/* Stored bytes of a matrix; rows may lie among others. */
+static uint64_t part_bytes(const ht_part *p)
+{
+    ht_neurons g;
 
-static uint64_t part_bytes(const ht_part *p) { return p->host ? (uint64_t)p->n * p->stride : 0; }
+    if (!p->host)
+        return 0;
+    if (ht_neurons_of(&g, p)) /* scales, and rows */
+        return (uint64_t)p->n / 32 * (g.d_stride * 32 / ht_type_get(p->type)->block + g.sc_stride) +
+               (uint64_t)p->n * g.row_bytes;
+    return (uint64_t)p->n * ht_type_row_bytes(ht_type_get(p->type), p->k);
+}
 
 /* Of one role of an expert: their widths may differ. */
 static uint64_t mean_bytes(const ht_ffn *f, int role)
@@ -373,7 +414,18 @@ static void measure(ht_model *m)
     for (uint64_t i = 0; i < ht_gguf_n_tensors(m->gguf); i++) {
         const ht_tensor *t = ht_gguf_tensor_at(m->gguf, i);
         m->weight_bytes += t->bytes;
-        m->n_params += t->ne[0] * t->ne[1] * t->ne[2] * t->ne[3];
+        if (t->name.n < 7 || memcmp(t->name.s, "hearth.", 7) != 0) /* stretches and what a profile knows */
+            m->n_params += t->ne[0] * t->ne[1] * t->ne[2] * t->ne[3];
+    }
+    for (uint32_t i = 0; m->pack && i < m->pack->n_tensors; i++) {
+        const uint64_t *ne = m->pack->tensors[i].ne;
+        m->n_params += ne[0] * ne[1] * ne[2];
+    }
+    for (uint32_t i = 0; m->pack && i < m->pack->n_blocks; i++) {
+        const ht_packed *s = &m->pack->blocks[i].shape;
+        const size_t row =
+            ht_type_row_bytes(ht_type_get(s->type[HT_ROLE_DOWN]), s->n_ff < HT_SEGMENT ? s->n_ff : HT_SEGMENT);
+        m->unpack_bytes = row * HT_NEURONS_TILE > m->unpack_bytes ? row * HT_NEURONS_TILE : m->unpack_bytes;
     }
 }
 
@@ -384,7 +436,7 @@ ht_status ht_model_load(ht_model *m, const ht_gguf *g, ht_error *err)
 
     memset(m, 0, sizeof *m);
     m->gguf = g;
-    if ((st = find_arch(&ld)) || (st = load_hparams(&ld)) || (st = load_globals(&ld)))
+    if ((st = ht_pack_open(&m->pack, g, err)) || (st = find_arch(&ld)) || (st = load_hparams(&ld)) || (st = load_globals(&ld)))
         goto fail;
     m->layers = ht_model_alloc(m, m->n_layer, sizeof *m->layers);
     if (!m->layers) {
@@ -395,6 +447,8 @@ ht_status ht_model_load(ht_model *m, const ht_gguf *g, ht_error *err)
         if ((st = ht_load_layer(&ld, il)) != HT_OK)
             goto fail;
     measure(m);
+    if (m->pack)
+        m->table_bytes += m->pack->bytes;
     return HT_OK;
 
 fail:

@@ -10,6 +10,7 @@
 #include "engine/arch.h"
 #include "engine/base/cluster.h"
 #include "engine/gguf.h"
+#include "engine/pack.h"
 
 /* One way of rotating: layers that share it share its table of cosines and sines. */
 typedef struct ht_rope {
@@ -91,6 +92,8 @@ typedef struct ht_model {
     bool recurrent;                        /* some layer has recurrent state */
     uint64_t n_params, weight_bytes, bytes_per_token, ffn_bytes_per_token; /* the latter: of these by feed-forward blocks */
     struct ht_predict *predict;            /* engine/predict.h; NULL: no neuron is foretold */
+    ht_pack *pack;                         /* NULL: the file is plain */
+    size_t unpack_bytes;                   /* of it, for the executor: see ht_cpu_params */
     void **chunks;                         /* everything allocated at load */
     size_t n_chunks, cap_chunks;
     uint64_t table_bytes;                  /* of the chunks: vectors as float32, lists of layers and experts */
@@ -126,6 +129,9 @@ ht_status ht_load_vector(ht_loader *ld, const char *fmt, uint32_t il, uint64_t n
 const ht_tensor *ht_load_tensor(const ht_loader *ld, const char *fmt, uint32_t il);
 /* Checks type and size of a tensor of any number of dimensions: ne[0] == k, ne[1] == n, ne[2] == e. */
 ht_status ht_load_check(const ht_loader *ld, const ht_tensor *t, uint64_t k, uint64_t n, uint64_t e);
+/* Of a packed file: the tensor of the plain file, NULL: it is not there packed; the same check. */
+const ht_pack_tensor *ht_load_packed(const ht_loader *ld, const char *fmt, uint32_t il);
+ht_status ht_load_check_packed(const ht_loader *ld, const ht_pack_tensor *t, uint64_t k, uint64_t n, uint64_t e);
 ht_status ht_load_norm(ht_loader *ld, const char *base, uint32_t il, uint64_t n, bool need, ht_norm *out);
 
 #endif

@@ -224,12 +224,25 @@ static ht_status load_experts(ht_loader *ld, uint32_t il, ht_ffn *f)
     static const char *const single[HT_N_ROLES] = { "blk.%%u.ffn_gate.%u.weight", "blk.%%u.ffn_up.%u.weight",
                                                     "blk.%%u.ffn_down.%u.weight" };
     const ht_model *m = ld->m;
+    const ht_pack_tensor *packed[HT_N_ROLES];
     const ht_tensor *t[HT_N_ROLES], *fused = ht_load_tensor(ld, "blk.%u.ffn_gate_up_exps.weight", il);
     char fmt[64];
     ht_status st;
 
-    for (int r = 0; r < HT_N_ROLES; r++)
+    for (int r = 0; r < HT_N_ROLES; r++) {
         t[r] = ht_load_tensor(ld, stacked[r], il);
+        packed[r] = ht_load_packed(ld, stacked[r], il);
+    }
+    for (int r = 0; packed[HT_ROLE_UP] && r < HT_N_ROLES; r++) { /* then down too, and no gate is elsewhere */
+        const bool down = r == HT_ROLE_DOWN;
+        if (packed[r] && (st = ht_load_check_packed(ld, packed[r], down ? f->n_ff : m->d_model,
+                                                    down ? m->d_model : f->n_ff, f->n_expert)) != HT_OK)
+            return st;
+        for (uint32_t e = 0; packed[r] && e < f->n_expert; e++)
+            f->experts[e][r] = ht_pack_part(packed[r], e);
+    }
+    if (packed[HT_ROLE_UP])
+        return HT_OK;
     if (fused)
         t[HT_ROLE_UP] = fused;
     if (!t[HT_ROLE_UP] || !t[HT_ROLE_DOWN]) {
@@ -333,6 +346,9 @@ static ht_status load_mixture(ht_loader *ld, uint32_t il, ht_ffn *f)
     /* Older files: feed_forward_length is of dense layers there. */
     if (f->n_ff == 0 && down && down->ne[0] <= UINT32_MAX)
         f->n_ff = (uint32_t)down->ne[0];
+    const ht_pack_tensor *packed = ht_load_packed(ld, "blk.%u.ffn_down_exps.weight", il);
+    if (f->n_ff == 0 && packed)
+        f->n_ff = (uint32_t)packed->ne[0];
     if (f->n_ff == 0 && (st = ht_load_u32(ld, "feed_forward_length", il, &f->n_ff)) != HT_OK)
         return st;
     f->experts = ht_model_alloc(ld->m, f->n_expert, sizeof *f->experts);
@@ -397,6 +413,14 @@ static ht_status load_predictor(ht_loader *ld, uint32_t il, ht_ffn *f)
     return ht_load_matrix(ld, "blk.%u.fc2.weight", il, f->fc1.n, f->n_ff, true, &f->fc2);
 }
 
+/* Where the file tells of a tensor, of a packed one of its stretch. */
+static uint64_t info_offset(const ht_loader *ld, const char *fmt, uint32_t il)
+{
+    const ht_tensor *t = ht_load_tensor(ld, fmt, il);
+    const ht_pack_tensor *packed = ht_load_packed(ld, fmt, il);
+    return t ? t->info_offset : packed ? packed->block->tensor->info_offset : UINT64_MAX;
+}
+
 static ht_status load_dense(ht_loader *ld, uint32_t il, ht_ffn *f)
 {
     const ht_model *m = ld->m;
@@ -417,9 +441,9 @@ static ht_status load_dense(ht_loader *ld, uint32_t il, ht_ffn *f)
         return st;
     if (f->n_ff == 0)
         f->n_ff = p[HT_ROLE_UP].n;
-    bool fused = !p[HT_ROLE_GATE].host && p[HT_ROLE_UP].n == 2 * (uint64_t)f->n_ff;
+    bool fused = !p[HT_ROLE_GATE].host && !p[HT_ROLE_UP].order && p[HT_ROLE_UP].n == 2 * (uint64_t)f->n_ff;
     if (p[HT_ROLE_UP].n != (fused ? 2 * f->n_ff : f->n_ff) || (p[HT_ROLE_GATE].host && p[HT_ROLE_GATE].n != f->n_ff))
-        return ht_fail_at(ld->err, HT_EFORMAT, ht_load_tensor(ld, "blk.%u.ffn_up.weight", il)->info_offset,
+        return ht_fail_at(ld->err, HT_EFORMAT, info_offset(ld, "blk.%u.ffn_up.weight", il),
                           "feed-forward tensors of layer %u have %u rows, feed_forward_length is %u", il,
                           p[HT_ROLE_UP].n, f->n_ff);
     if ((st = load_down(ld, il, f)) ||

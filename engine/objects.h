@@ -34,6 +34,7 @@ struct hearth_model {
     bool sparse;          /* what is zero, or taken as zero, is left out */
     hearth_sparsity sparsity; /* as it was asked for */
     ht_part (**replaced)[HT_N_ROLES]; /* [n_layer] the file's own parts, where some were replaced; NULL: nowhere */
+    bool own_predictors;  /* those of the file itself, which others may replace */
     hearth_log_fn *log;
     void *log_user;
     char *name, *description, *demo_prompt, *chat_template;

@@ -143,13 +143,14 @@ static ht_status check(const reader *r, const char *fingerprint)
         (st = ht_gguf_str(g, "hearth.profile.model", &model, r->err)) ||
         (st = ht_gguf_u32(g, "hearth.profile.version", &version, r->err)))
         return st;
-    if (type.n != 14 || memcmp(type.s, "hearth.profile", 14) != 0)
+    const bool packed = ht_gguf_find(g, "hearth.pack.version") != NULL; /* carries the profile of its own */
+    if (!packed && (type.n != 14 || memcmp(type.s, "hearth.profile", 14) != 0))
         return ht_fail(r->err, HT_EFORMAT, "%s is no profile", r->path);
     if (version != VERSION)
         return ht_fail(r->err, HT_EUNSUPPORTED,
                        "%s: profiles of version %u are unknown here; this program reads version %u", r->path, version,
                        VERSION);
-    if ((st = ht_gguf_verify(g, r->err)) != HT_OK)
+    if (!packed && (st = ht_gguf_verify(g, r->err)) != HT_OK)
         return st;
     if (model.n != strlen(fingerprint) || memcmp(model.s, fingerprint, model.n) != 0)
         return ht_fail(r->err, HT_EMISMATCH, "%s is a profile of another model (%.32s, not %s)", r->path,

@@ -81,7 +81,12 @@ ht_status ht_store_lease(ht_store *s, ht_ticket *t, uint32_t which, ht_part out[
         out[r] = whole[r];
         if (!whole[r].host)
             continue;
-        if (r == HT_ROLE_DOWN && whole[r].layout != HT_LAYOUT_COLUMNS) { /* neurons are columns */
+        if (whole[r].order) { /* packed: wherever its groups lie */
+            if (c->first % 32)
+                return HT_EINVAL;
+            out[r].n = c->n;
+            out[r].order += c->first / 32;
+        } else if (r == HT_ROLE_DOWN && whole[r].layout != HT_LAYOUT_COLUMNS) { /* neurons are columns */
             out[r].k = c->n;
             out[r].host = (const uint8_t *)whole[r].host + ht_type_row_bytes(ht_type_get(whole[r].type), c->first);
         } else {

@@ -47,7 +47,8 @@ void ht_store_open(ht_store *s, const ht_model *m);
 void ht_store_close(ht_store *s);
 
 ht_status ht_store_want(ht_store *s, const ht_cluster *clusters, uint32_t n, uint32_t deadline_layer, ht_ticket *t);
-/* out[role] for the neurons of cluster `which`: gate (host NULL where there is none), up, down. *down_t: the down
+/* out[role] for the neurons of cluster `which`: gate (host NULL where there is none), up, down. Of a packed file down is
+ * neuron-major itself, and a cluster begins at a multiple of 32 neurons (of 256, where blocks are; else EINVAL). *down_t: the down
  * projection neuron-major, host NULL where it is not there or the cluster is not the whole expert. */
 ht_status ht_store_lease(ht_store *s, ht_ticket *t, uint32_t which, ht_part out[HT_N_ROLES], ht_part *down_t);
 void ht_store_release(ht_store *s, ht_ticket *t);

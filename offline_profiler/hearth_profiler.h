@@ -176,6 +176,33 @@ HEARTH_API double hearth_profile_cover(const hearth_profile *p, uint32_t layer, 
 /* One HTML page that needs nothing beside it: curves, heat maps and tables, light and dark. */
 HEARTH_API hearth_status hearth_profile_report(const hearth_profile *p, const char *path, hearth_error *err);
 
+/* ---- Packed models ----------------------------------------------------------------------------------------------- */
+
+typedef struct hearth_pack_params {
+    size_t size;
+    double quality; /* that the profile's predictors were made for (hearth_train_params): they go with the model, and
+                     * HEARTH_SPARSITY_AUTO uses them; 0: they stay out, and the model is only ever computed exactly */
+    hearth_progress_fn *progress; /* "packing", bytes done, of how many */
+    void *progress_user;
+} hearth_pack_params;
+#define HEARTH_PACK_PARAMS_INIT                                                                                        \
+    {                                                                                                                  \
+        .size = sizeof(hearth_pack_params)                                                                             \
+    }
+
+/* Writes a model that needs nothing beside it, laid out for sparse execution and for reading from disk (docs/pack.md):
+ * feed-forward blocks as stretches of experts, groups of neurons that fire often first, and the profile. Logits keep their
+ * bits. Blocks whose down projection has no neuron-major form stay as they are. path: the model's file; m: the same, open.
+ * Memory: some MiB. The file appears whole or not at all. Fails: EMISMATCH (a profile of another model), EINVAL (the file is
+ * packed already), EUNSUPPORTED (no block can be packed, a weight is no finite number), ECANCELLED, EIO, ENOMEM. */
+HEARTH_API hearth_status hearth_profile_pack(const hearth_profile *p, hearth_model *m, const char *path,
+                                             const hearth_pack_params *params, const char *out, hearth_error *err);
+/* The way back: the plain file that a packed one was made from, the same metadata and tensors in the same order, byte for
+ * byte (a split set becomes one file; gaps between tensors are those of this writer). Fails: EINVAL (no packed model),
+ * EFORMAT (damaged: the sum of the source's bytes does not come out), EUNSUPPORTED, ECANCELLED, EIO, ENOMEM. */
+HEARTH_API hearth_status hearth_unpack(const char *path, const char *out, hearth_progress_fn *progress, void *user,
+                                       hearth_error *err);
+
 /* ---- Other widths ------------------------------------------------------------------------------------------------ */
 
 enum { HEARTH_QUANTISE_POINTS = 24, HEARTH_QUANTISE_WIDTHS = 8 };

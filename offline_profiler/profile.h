@@ -28,6 +28,11 @@ hearth_profile *ht_profile_new(uint32_t n_layer);
 void *ht_profile_alloc(hearth_profile *p, size_t n, size_t size); /* zeroed; ends with the profile */
 char *ht_profile_text(hearth_profile *p, const char *s, size_t n);
 
+/* Keys of a profile, and its layers' tensors (declared, or their data), as profile_file.c writes them: for files that hold
+ * one beside other things. */
+hearth_status ht_profile_write_keys(hearth_writer *w, const hearth_profile *p, hearth_error *err);
+hearth_status ht_profile_write_layers(hearth_writer *w, const hearth_profile *p, bool data, hearth_error *err);
+
 /* The caller's error as ours: same layout, same values (checked in engine/hearth.c). */
 static inline ht_error *ht_profile_err(hearth_error *e)
 {

@@ -115,7 +115,7 @@ static void write_floats(hearth_writer *w, const hearth_profile *p, float *row)
     }
 }
 
-static hearth_status write_keys(hearth_writer *w, const hearth_profile *p, hearth_error *err)
+hearth_status ht_profile_write_keys(hearth_writer *w, const hearth_profile *p, hearth_error *err)
 {
     size_t n = p->n_layer > p->n_points ? p->n_layer : p->n_points;
     float *row = malloc((n + 1) * sizeof *row);
@@ -125,7 +125,6 @@ static hearth_status write_keys(hearth_writer *w, const hearth_profile *p, heart
     bool known = false;
 
     if (row && whole && methods) {
-        hearth_writer_set_str(w, "general.type", "hearth.profile");
         hearth_writer_set_u32(w, KEY("version"), VERSION);
         hearth_writer_set_str(w, KEY("model"), p->model);
         hearth_writer_set_str(w, KEY("model_name"), p->name);
@@ -202,6 +201,15 @@ static hearth_status write_layer(hearth_writer *w, const hearth_profile_layer *l
     return st;
 }
 
+hearth_status ht_profile_write_layers(hearth_writer *w, const hearth_profile *p, bool data, hearth_error *err)
+{
+    hearth_status st = HEARTH_OK;
+
+    for (uint32_t i = 0; i < p->n_layer && st == HEARTH_OK; i++)
+        st = write_layer(w, &p->layers[i], i, data, err);
+    return st;
+}
+
 hearth_status hearth_profile_write(const hearth_profile *p, const char *path, hearth_error *err)
 {
     hearth_writer *w;
@@ -209,11 +217,11 @@ hearth_status hearth_profile_write(const hearth_profile *p, const char *path, he
 
     if (st != HEARTH_OK)
         return st;
-    if ((st = write_keys(w, p, err)) == HEARTH_OK)
+    hearth_writer_set_str(w, "general.type", "hearth.profile");
+    if ((st = ht_profile_write_keys(w, p, err)) == HEARTH_OK)
         st = hearth_writer_seal(w);
-    for (int data = 0; data < 2; data++) /* all declarations, then all data, in one order */
-        for (uint32_t i = 0; i < p->n_layer && st == HEARTH_OK; i++)
-            st = write_layer(w, &p->layers[i], i, data, err);
+    for (int data = 0; data < 2 && st == HEARTH_OK; data++) /* all declarations, then all data, in one order */
+        st = ht_profile_write_layers(w, p, data, err);
     if (st == HEARTH_OK)
         return hearth_writer_close(&w, err);
     hearth_writer_abort(&w);
@@ -279,7 +287,9 @@ static hearth_status read_kind(const reader *r)
     size_t n;
     char *kind;
     hearth_status st = text(r, "general.type", &kind, &n);
-    bool profile = kind && !strcmp(kind, "hearth.profile");
+    /* A packed model carries its profile; that every byte of its weights is as it was is looked at when it is unpacked. */
+    const bool packed = hearth_file_find_meta(r->f, "hearth.pack.version") >= 0;
+    bool profile = packed || (kind && !strcmp(kind, "hearth.profile"));
 
     hearth_free(kind);
     if (st == HEARTH_ENOMEM)
@@ -292,7 +302,7 @@ static hearth_status read_kind(const reader *r)
         return (hearth_status)ht_fail(err, HT_EUNSUPPORTED,
                                       "%s: the profile is of a newer version (%llu, this program reads %d)", r->path,
                                       (unsigned long long)version, VERSION);
-    return hearth_file_verify(r->f, r->err);
+    return packed ? HEARTH_OK : hearth_file_verify(r->f, r->err);
 }
 
 static hearth_status read_head(const reader *r, const char *model, hearth_profile *p)

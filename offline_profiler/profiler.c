@@ -41,6 +41,10 @@ hearth_status hearth_profiler_open(hearth_profiler **out, hearth_model *m, const
     if ((st = hearth_model_get_info(m, &p->info)) || (st = hearth_model_fingerprint(m, p->state.model, error)))
         goto fail;
     uint32_t bos = p->info.add_bos && p->info.bos >= 0;
+    if (p->info.predicts) {
+        st = (hearth_status)ht_fail(err, HT_EINVAL, "the model's predictors are in use: open it with sparsity off or exact");
+        goto fail;
+    }
     if (!p->params.window)
         p->params.window =
             p->info.n_ctx_train && p->info.n_ctx_train < DEFAULT_WINDOW ? p->info.n_ctx_train : DEFAULT_WINDOW;

@@ -96,15 +96,16 @@ static ht_status write_target(const ht_quantise *q, hearth_writer *w, const ht_t
     const ht_source *s = &q->sources[t->source];
     hearth_status st = HEARTH_OK;
 
+    if (s->bytes == 0)
+        return HT_OK;
     if (s->kind == HT_SOURCE_COPY || t->type == s->type) {
-        const ht_type_info *info = ht_type_get(s->type);
-        const uint64_t first = t->first ? ht_type_row_bytes(info, t->first) : 0;
-        const uint64_t n = t->n == s->elements ? s->bytes : ht_type_row_bytes(info, t->n);
-        for (uint64_t at = 0; at < n && st == HEARTH_OK; at += COPY) {
-            const uint64_t k = n - at < COPY ? n - at : COPY;
+        const uint64_t row = s->bytes / (s->elements / s->ne[0]), step = row < COPY ? COPY / row : 1;
+        const uint64_t first = t->first / s->ne[0], n = t->n / s->ne[0];
+        for (uint64_t at = 0; at < n && st == HEARTH_OK; at += step) {
+            const uint64_t k = n - at < step ? n - at : step;
             if ((st = hearth_file_read_raw(q->file, t->source, first + at, k, buffer, err)) == HEARTH_OK)
-                st = hearth_writer_raw(w, buffer, (size_t)k, err);
-            *done += k;
+                st = hearth_writer_raw(w, buffer, (size_t)(k * row), err);
+            *done += k * row;
             if (!goes_on(q, *done, q->r.bytes_out))
                 return ht_fail(ht_profile_err(err), HT_ECANCELLED, "cancelled by the caller");
         }
@@ -145,7 +146,7 @@ static hearth_status declare(const ht_quantise *q, hearth_writer *w, hearth_erro
         const ht_target *t = &q->targets[i];
         const ht_source *s = &q->sources[t->source];
         st = s->kind == HT_SOURCE_COPY || (t->type == s->type && !t->name[0])
-                 ? hearth_writer_declare_copy(w, q->file, t->source, err)
+                 ? hearth_writer_declare_like(w, q->file, t->source, err)
                  : hearth_writer_declare(w, t->name[0] ? t->name : s->name, ht_type_name(t->type), t->n_dims, t->ne, err);
     }
     return st;
@@ -160,17 +161,17 @@ ht_status ht_quantise_write(ht_quantise *q, const char *path, ht_error *err)
 
     for (uint32_t i = 0; i < q->n_targets; i++) {
         const ht_source *s = &q->sources[q->targets[i].source];
-        if (s->kind != HT_SOURCE_COPY) {
-            const uint64_t n = ht_type_row_bytes(ht_type_get(q->targets[i].type), piece_of(s));
-            most = n > most ? n : most;
-        }
+        const uint64_t row = s->bytes ? s->bytes / (s->elements / s->ne[0]) : 0;
+        const uint64_t n = s->kind == HT_SOURCE_COPY ? row : ht_type_row_bytes(ht_type_get(q->targets[i].type), piece_of(s));
+        most = row > most ? row : most;
+        most = n > most ? n : most;
     }
     uint8_t *buffer = malloc(most);
     if (!buffer)
         return ht_fail(err, HT_ENOMEM, "%llu bytes for encoding", (unsigned long long)most);
     if ((st = hearth_writer_open(&w, path, error)) == HEARTH_OK) {
         const int number = file_type(q->widths[0]);
-        hearth_writer_copy_meta(w, q->file);
+        hearth_writer_copy(w, q->file, NULL, 0);
         if (number >= 0)
             hearth_writer_set_u32(w, "general.file_type", (uint32_t)number);
         hearth_writer_set_u32(w, "general.quantization_version", 2);

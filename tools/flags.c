@@ -29,7 +29,7 @@ const ht_flag ht_flags_model[] = {
       "off: every neuron; exact: skip only what is provably zero (same tokens as off), made ready when the model "
       "opens; "
       "predicted: skip what the profile's predictors call inactive, which changes tokens a little; default auto: as "
-      "exact, made ready as it pays, but a PowerInfer model with its own predictors" },
+      "exact, made ready as it pays, but a PowerInfer model, and one packed with --quality, with its own predictors" },
     { 0, "override", "KEY=VALUE", HT_FLAG_TEXTS, AT(overrides), 0, 0, NULL, NULL,
       "a metadata value as if the file said so, with the key's own type; ARCH.hidden_activation (silu, gelu, relu, "
       "relu2, "

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "tools/commands.h"
+#include "tools/inspect_pack.h"
 #include "tools/npy.h"
 #include "tools/report.h"
 
@@ -107,8 +108,10 @@ static int print_tables(const hearth_file *f, const char *path, int64_t only)
         printf("\n%" PRIu64 " tensors (row length first)\n", n_tensors);
     for (uint64_t i = 0; i < n_tensors; i++) {
         hearth_tensor t;
-        if (only >= 0 && i != (uint64_t)only)
+        if (only >= 0 && (uint64_t)only < n_tensors && i != (uint64_t)only)
             continue;
+        if (only >= 0)
+            i = (uint64_t)only; /* one that is held packed comes after all others */
         if (hearth_file_tensor(f, i, &t) != HEARTH_OK) {
             ht_complain("tensor %" PRIu64 " cannot be read", i);
             return HT_EXIT_MODEL;
@@ -119,6 +122,8 @@ static int print_tables(const hearth_file *f, const char *path, int64_t only)
                t.type, shape_text(&t, shape, sizeof shape), size_text(t.bytes, size, sizeof size), t.offset,
                t.readable ? "" : "  (its elements cannot be decoded)");
     }
+    if (only < 0 && ht_inspect_print_packed(f))
+        return HT_EXIT_MODEL;
     return ht_stdout_done(HT_EXIT_OK);
 }
 
@@ -240,6 +245,7 @@ static int print_json(const hearth_file *f, const char *path, int64_t only)
         ok = cJSON_AddItemToArray(tensors, tensor_json(f, i));
     cJSON_AddItemToObject(j, "metadata", metas);
     cJSON_AddItemToObject(j, "tensors", tensors);
+    ok = ok && ht_inspect_add_packed(j, f);
     if (!ok) {
         cJSON_Delete(j);
         j = NULL; /* which is told as out of memory */

@@ -113,6 +113,13 @@ static int check_profile(const ht_loaded *l, const ht_options *o)
         return HT_EXIT_OK;
     if (hearth_model_fingerprint(l->model, model, &err) != HEARTH_OK)
         return ht_call_failed(&err, false);
+    const hearth_model_info *own = &l->info;
+    if (!path && own->packed) { /* carries its own */
+        if (predicted && own->pack_quality < 0)
+            return ht_usage_error("this model was packed without --quality: it holds no predictors (--profile FILE names "
+                                  "some)");
+        path = l->path;
+    }
     if (!path) {
         if (!ht_load_cached_profile(model, false, cached, sizeof cached) || access(cached, F_OK))
             return predicted ? ht_usage_error(

@@ -64,7 +64,7 @@ typedef struct ht_options {
     const char *prompt, *file, *out, *tokens, *tensor, *against, *system;
     const char *list_prompt, *list_predict, *list_threads, *routing_trace;
     ht_integer repeats, windows, depth;
-    bool bos, special, quick;
+    bool bos, special, quick, pack, unpack;
     const char *report;
     ht_integer max_tokens;
     bool density_only, restart;

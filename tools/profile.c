@@ -36,7 +36,12 @@ static const ht_flag own_flags[] = {
     { 0, "density", "D", HT_FLAG_NUMBER, AT(density), 0.05, 1, NULL, NULL,
       "make thresholds that leave a share D of the hidden units, 0.05 to 1, whatever the loss (which is measured, at other "
       "densities too); of any activation, also of one without zeros; in place of --quality" },
-    { 0, "pack", NULL, HT_FLAG_SWITCH, AT(quick), 0, 0, NULL, "*", "write a self-contained model" },
+    { 0, "pack", NULL, HT_FLAG_SWITCH, AT(pack), 0, 0, NULL, NULL,
+      "write to -o a self-contained model instead of the profile alone: laid out for sparse execution and for reading from "
+      "disk, neurons that fire often first, the profile inside; the same logits, bit for bit. With --quality predictors go "
+      "with it, and `--sparsity auto` uses them" },
+    { 0, "unpack", NULL, HT_FLAG_SWITCH, AT(unpack), 0, 0, NULL, NULL,
+      "no text, no profile: write to -o the plain file that a packed MODEL was made from, byte for byte" },
     { 0 },
 };
 
@@ -78,6 +83,7 @@ static int choose_paths(const ht_options *o, const ht_loaded *l, paths *p)
 
 typedef struct outcome_files {
     const char *out, *report, *part; /* NULL: not written */
+    bool packed;                     /* out is a model */
 } outcome_files;
 
 static double percent(double v)
@@ -292,7 +298,8 @@ static int print_json(const ht_loaded *l, const hearth_profile *p, const hearth_
     number_or_null(j, "kl_divergence_mean", chosen ? (double)point.kl_mean : -1);
     number_or_null(j, "kl_divergence_p99", chosen ? (double)point.kl_p99 : -1);
     number_or_null(j, "top1_agreement", chosen ? (double)point.top1_agreement : -1);
-    add_path(j, "profile", files->out);
+    add_path(j, "profile", files->packed ? NULL : files->out);
+    add_path(j, "packed", files->packed ? files->out : NULL);
     add_path(j, "report", files->report);
     add_path(j, "part", files->part);
     ht_report_model(j, l);
@@ -325,7 +332,7 @@ static int print(const ht_options *o, const ht_loaded *l, const hearth_profile *
         print_predictors(p, &info);
     }
     if (files->out && !stat(files->out, &st))
-        printf("profile %s (%.1f KB)\n", files->out, (double)st.st_size / 1024);
+        printf("%s %s (%.1f KB)\n", files->packed ? "packed model" : "profile", files->out, (double)st.st_size / 1024);
     if (files->report && !stat(files->report, &st))
         printf("report %s (%.1f KB)\n", files->report, (double)st.st_size / 1024);
     return ht_stdout_done(HT_EXIT_OK);
@@ -339,7 +346,8 @@ enum { HELD_OUT_BYTES = 256 << 10 };
 /* Whether predictors are looked for. */
 static bool wants_predictors(const ht_options *o)
 {
-    return !o->density_only && !(o->quality.given && o->quality.v <= 0);
+    return !o->density_only && !(o->quality.given && o->quality.v <= 0) &&
+           !(o->pack && !o->quality.given && !o->density.given);
 }
 
 /* Bytes at the end of a text that are kept for measuring predictors: whole lines. */
@@ -407,6 +415,47 @@ static hearth_kv_type kv_type(const char *name)
     return name && !strcmp(name, "q4_0") ? HEARTH_KV_Q4_0 : HEARTH_KV_F16;
 }
 
+static hearth_status pack(const ht_options *o, const ht_loaded *l, const hearth_profile *p, const paths *at,
+                          hearth_error *err)
+{
+    hearth_pack_params params = HEARTH_PACK_PARAMS_INIT;
+
+    params.quality = o->quality.given ? o->quality.v : 0;
+    params.progress = ht_console_progress;
+    hearth_status st = hearth_profile_pack(p, l->model, l->path, &params, at->out, err);
+    ht_console_progress_end();
+    return st;
+}
+
+static int unpack(const ht_options *o)
+{
+    hearth_error err = { 0 };
+    char path[4096];
+
+    if (!o->out || o->file || o->prompt || o->pack)
+        return ht_usage_error("--unpack takes a packed MODEL and -o OUT.gguf, and no text");
+    int status = ht_load_path(o, path, sizeof path);
+    if (!status)
+        status = ht_load_check_output("-o", o->out, &(const char *){ path }, 1);
+    if (status)
+        return status;
+    ht_interrupt_arm(true);
+    hearth_status st = hearth_unpack(path, o->out, ht_console_progress, NULL, &err);
+    ht_console_progress_end();
+    if (st == HEARTH_ECANCELLED && ht_interrupted())
+        return HT_EXIT_INTERRUPTED;
+    if (st != HEARTH_OK)
+        return ht_call_failed(&err, st == HEARTH_EFORMAT || st == HEARTH_EUNSUPPORTED);
+    if (o->json) {
+        cJSON *j = cJSON_CreateObject();
+        ht_report_text(j, "model", path, strlen(path));
+        ht_report_text(j, "unpacked", o->out, strlen(o->out));
+        return ht_report_print(j);
+    }
+    printf("plain model %s\n", o->out);
+    return ht_stdout_done(HT_EXIT_OK);
+}
+
 /* Files, then the summary, of what was done. */
 static int finish(const ht_options *o, const ht_loaded *l, hearth_profiler *profiler, const paths *at, bool complete,
                   const char *text, size_t n, size_t held_out)
@@ -431,11 +480,19 @@ static int finish(const ht_options *o, const ht_loaded *l, hearth_profiler *prof
         status = HT_EXIT_OK;
     }
     if (complete && !status) {
-        if (at->out[0] && hearth_profile_write(p, at->out, &err) != HEARTH_OK)
-            status = ht_call_failed(&err, false);
-        else
+        hearth_status st = HEARTH_OK;
+        if (o->pack)
+            st = pack(o, l, p, at, &err);
+        else if (at->out[0])
+            st = hearth_profile_write(p, at->out, &err);
+        if (st == HEARTH_OK)
             files.out = at->out[0] ? at->out : NULL;
-        if (!status)
+        else if (st == HEARTH_ECANCELLED && ht_interrupted())
+            complete = false; /* statistics are kept in the part */
+        else
+            status = ht_call_failed(&err, false);
+        files.packed = o->pack && files.out;
+        if (!status && complete)
             ht_remove_file(at->part);
         if (!status && o->report && hearth_profile_report(p, o->report, &err) != HEARTH_OK)
             status = ht_call_failed(&err, false);
@@ -504,6 +561,12 @@ static int run(const ht_options *o)
     char *text = NULL;
     bool given;
 
+    if (o->unpack)
+        return unpack(o);
+    if (o->pack && (!o->out || o->density_only || o->overrides.n))
+        return ht_usage_error(o->out ? "--pack keeps the file's own metadata and learns of single neurons: neither --override "
+                                       "nor --density-only goes with it"
+                                     : "--pack writes a model: name it with -o OUT.gguf");
     int status = ht_load_prompt(o, &text, &n, &given);
     if (!status && !given)
         status = ht_usage_error("profile needs a text: -f TEXT, - for stdin, or -p");
@@ -519,7 +582,7 @@ static int run(const ht_options *o)
 
 const ht_command ht_command_profile = {
     .name = "profile",
-    .arguments = "[MODEL] -f TEXT [-o OUT.gguf]",
+    .arguments = "[MODEL] -f TEXT [-o OUT.gguf] [--pack]",
     .summary = "learn from a text which neurons and experts of a model matter",
     .text =
         "Runs the text through the model in windows of --ctx tokens and gathers, for each layer: the density (share of "
@@ -530,7 +593,8 @@ const ht_command ht_command_profile = {
         "(docs/predictors.md): where the activation has zeros, of which neurons are zero; where it has none (SiLU, GELU), "
         "thresholds below which gates and hidden units count as zero. The profile is a small GGUF file that belongs to the model "
         "(docs/profile.md). Ctrl-C keeps what was done in OUT.gguf.part and prints it; the same command goes on from "
-        "there.",
+        "there. --pack writes a model laid out by what was learnt (docs/pack.md), which needs nothing beside it; --unpack gives "
+        "back the plain file.",
     .max_positional = 1,
     .takes_stdin = true,
     .tables = { own_flags, ht_flags_model, ht_flags_talk },

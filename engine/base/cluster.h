@@ -48,4 +48,11 @@ typedef struct ht_part {
     uint64_t device; /* device address, 0 where it is in no device */
 } ht_part;
 
+/* Row r of a part that is held as rows. */
+static inline const void *ht_part_row(const ht_part *p, uint32_t r)
+{
+    const uint32_t at = p->order ? p->order[r / 32] * 32 + r % 32 : r;
+    return (const uint8_t *)p->host + at * p->stride;
+}
+
 #endif

@@ -261,7 +261,7 @@ static void scales_to(const ht_neurons *g, const uint8_t *from, uint32_t block, 
     }
 }
 
-/* ---- tiles: outputs [o, o + n), neurons [j, j + m) ---- */
+/* ---- tiles: outputs [o, o + n), neurons [j, j + m); back: rows of output o on ---- */
 
 /* Byte j of word i becomes byte i of word j. Written out, for it stays in registers then. */
 static inline void transpose8(uint64_t x[8])
@@ -356,7 +356,7 @@ static void tile_to(const ht_neurons *g, const uint8_t *from, uint32_t o, uint32
     for (uint32_t i = 0; i < m; i++)
         piece_to_codes(g->type, from + g->rows_at + (size_t)ht_neurons_place(g, j + i) * g->stride + o / TILE * piece, codes[i]);
     for (uint32_t r = 0; r < n; r++) {
-        uint8_t *b = rows + (size_t)(o + r) * row_stride + ht_type_row_bytes(t, j);
+        uint8_t *b = rows + r * row_stride + ht_type_row_bytes(t, j);
         for (uint32_t i = 0; i < m; i += t->block, b += t->block_bytes) {
             for (uint32_t l = 0; l < t->block; l++)
                 block[l] = codes[i + l][r];
@@ -419,7 +419,7 @@ static void floats_to(const ht_neurons *g, const uint8_t *from, uint32_t o, uint
     for (uint32_t i = j; i < j + m; i++) {
         const uint8_t *row = from + g->rows_at + (size_t)ht_neurons_place(g, i) * g->stride;
         for (uint32_t r = o; r < o + n; r++)
-            memcpy(rows + (size_t)r * row_stride + i * size, row + r * size, size);
+            memcpy(rows + (size_t)(r - o) * row_stride + i * size, row + r * size, size);
     }
 }
 
@@ -467,9 +467,9 @@ void ht_neurons_to_rows(const ht_neurons *g, const void *from, uint32_t first, u
         for (uint32_t j = 0; j < g->n_ff; j += SPAN) {
             const uint32_t m = g->n_ff - j < SPAN ? g->n_ff - j : SPAN;
             if (quantised)
-                tile_to(g, from, o, now, j, m, rows, row_stride);
+                tile_to(g, from, o, now, j, m, (uint8_t *)rows + (size_t)(o - first) * row_stride, row_stride);
             else
-                floats_to(g, from, o, now, j, m, rows, row_stride);
+                floats_to(g, from, o, now, j, m, (uint8_t *)rows + (size_t)(o - first) * row_stride, row_stride);
         }
     }
 }

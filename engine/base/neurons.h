@@ -65,7 +65,7 @@ ht_neurons ht_neurons_range(const ht_neurons *g, uint32_t first, uint32_t n);
  * weight is no finite number: leaving out a neuron that is zero would change the result then. */
 bool ht_neurons_from_rows(const ht_neurons *g, const void *rows, size_t row_stride, uint32_t first, uint32_t n,
                           void *to);
-/* Its inverse: the very bytes. */
+/* Its inverse: the very bytes; `rows` is where the row of output `first` goes. */
 void ht_neurons_to_rows(const ht_neurons *g, const void *from, uint32_t first, uint32_t n, void *rows,
                         size_t row_stride);
 

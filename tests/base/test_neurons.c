@@ -55,7 +55,7 @@ static bool there_and_back(ht_type type, uint32_t n_ff, uint32_t d_model, bool b
     for (uint32_t r = 0; r < d_model; r++)
         memset(back + r * stride, 0xa5, row);
     ht_neurons_to_rows(&g, form, 0, cut, back, stride);
-    ht_neurons_to_rows(&g, form, cut, d_model - cut, back, stride);
+    ht_neurons_to_rows(&g, form, cut, d_model - cut, back + cut * stride, stride);
     bool same = !memcmp(rows, back, stride * d_model);
     const uint32_t from = ht_type_get(type)->block == 256 ? 256 : 32;
     if (n_ff > from) { /* the neurons behind the first block, as a form of their own */

@@ -14,7 +14,8 @@ enum { SMALL = 8 << 20, N_CTX = 8, BATCH = 2 };
 
 static void compute(const ht_model *m, bool f32, ht_isa isa)
 {
-    ht_cpu_params cpu = { .threads = 1, .isa = isa, .max_k = m->max_k, .max_head = m->max_head };
+    ht_cpu_params cpu = { .threads = 1, .isa = isa, .max_k = m->max_k, .max_head = m->max_head,
+                          .unpack_bytes = m->unpack_bytes };
     int32_t ids[3] = { 0, (int32_t)m->n_vocab - 1, (int32_t)(m->n_vocab / 2) };
     ht_type kv = f32 || !ht_state_type_fits(m, HT_Q8_0) ? HT_F32 : HT_Q8_0;
     ht_exec *exec;

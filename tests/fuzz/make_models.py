@@ -4,6 +4,7 @@
 hold. Weights are small random numbers; the vocabulary is a SentencePiece one of 40 tokens.
 
 Use: python3 make_models.py tests/fuzz/corpus/model      (pip install gguf numpy)
+Those that are packed, packed-*.gguf, are made from these: hearth profile NAME.gguf -p TEXT --ctx 16 --pack -o packed-NAME.gguf
 """
 import sys
 from pathlib import Path

@@ -62,7 +62,7 @@ static void compare_files(const char *in, const char *out, const char *type)
             cr_assert_eq(x.ne[d], y.ne[d]);
         const uint64_t n = x.ne[0] * x.ne[1] * x.ne[2] * x.ne[3];
         uint8_t *want = malloc(y.bytes), *got = malloc(y.bytes);
-        cr_assert_eq(hearth_file_read_raw(b, i, 0, y.bytes, got, NULL), HEARTH_OK);
+        cr_assert_eq(hearth_file_read_raw(b, i, 0, n / x.ne[0], got, NULL), HEARTH_OK);
         if (strcmp(x.type, y.type)) {
             float *values = malloc(n * sizeof *values);
             cr_assert_str_eq(y.type, type, "%s", y.name);
@@ -71,7 +71,7 @@ static void compare_files(const char *in, const char *out, const char *type)
             free(values);
             encoded++;
         } else {
-            cr_assert_eq(hearth_file_read_raw(a, i, 0, x.bytes, want, NULL), HEARTH_OK);
+            cr_assert_eq(hearth_file_read_raw(a, i, 0, n / x.ne[0], want, NULL), HEARTH_OK);
         }
         cr_assert_arr_eq(got, want, y.bytes, "%s", y.name);
         free(want);

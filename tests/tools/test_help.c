@@ -132,7 +132,6 @@ Test(refusals, values_of_later_versions_by_name)
     REFUSED("opencl", "bench", "--device=opencl");
     REFUSED("direct", "perplexity", "--io", "direct", "-p", "x");
     REFUSED("cached", "logits", "--io", "cached", "--tokens", "1", "-o", "/dev/null");
-    REFUSED("--pack", "profile", "--pack", "-p", "x");
     REFUSED("--routing-trace", "bench", "--routing-trace", "x.csv");
 }
 
@@ -159,4 +158,5 @@ Test(refusals, values_that_make_no_sense)
     REFUSED("--tokens", "logits", "--tokens", "1,-2", "-o", "/dev/null");
     REFUSED("--tensor", "inspect", "-o", "x.npy");
     REFUSED("-p", "tokenize");
+    REFUSED("-o", "profile", "--pack", "-p", "x");
 }
