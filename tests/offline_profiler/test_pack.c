@@ -464,6 +464,51 @@ Test(pack, what_contradicts_itself_is_refused)
     remove(bad);
 }
 
+/* Any byte of the head may be any other: what opens can be computed with. */
+Test(pack, no_byte_is_trusted, .timeout = 300)
+{
+    static const char *const names[] = { "golden/llama_relu", "golden/smallthinker" };
+    const char *bad = util_path("bad.gguf");
+    const hearth_token ids[] = { 1, 2, 3 };
+    uint32_t state = 31;
+
+    for (size_t k = 0; k < sizeof names / sizeof *names; k++) {
+        char path[512];
+        size_t n, opened = 0;
+        snprintf(path, sizeof path, "%s/%s.gguf", HEARTH_TEST_DATA, names[k]);
+        const char *packed = pack(path, NULL, "packed.gguf");
+        char *bytes = util_read(packed, &n);
+        const size_t first = find(bytes, n, "hearth.pack.version"); /* from there keys, then what is said of tensors */
+        size_t end = n;
+        for (size_t i = first; i + 17 < n; i++)
+            if (!memcmp(bytes + i, "hearth.blk.0.magn", 17))
+                end = i;
+        for (int i = 0; i < 300; i++) {
+            state = state * 1664525u + 1013904223u;
+            const size_t at = first + (state >> 8) % (end - first);
+            const char was = bytes[at];
+            hearth_model *m;
+            hearth_session *s;
+            state = state * 1664525u + 1013904223u;
+            bytes[at] = i % 2 ? (char)(state >> 24) : (char)(was ^ 1 << (state >> 29));
+            util_write(bad, bytes, n);
+            bytes[at] = was;
+            if (hearth_model_open(&m, bad, &(hearth_model_params){ .size = sizeof(hearth_model_params), .threads = 1 }, NULL))
+                continue;
+            opened++;
+            if (hearth_session_open(&s, m, &(hearth_session_params){ .size = sizeof(hearth_session_params), .n_ctx = 8, .batch = 2 },
+                                    NULL) == HEARTH_OK)
+                hearth_session_feed(s, ids, 3, NULL, NULL, NULL);
+            hearth_session_close(&s);
+            hearth_model_close(&m);
+        }
+        cr_expect_gt(opened, 0);
+        free(bytes);
+        remove(packed);
+    }
+    remove(bad);
+}
+
 /* ---- Predictors inside ---- */
 
 /* A profile with a predictor that names every neuron, or none, as a model made with a quality has it. */
