@@ -13,7 +13,7 @@
 _Static_assert(HT_READ_ALIGN == HT_OS_DIRECT_ALIGN, "buffers fit direct reads");
 
 enum { MAX_DEPTH = 1024, NONE = UINT32_MAX >> 1 };
-enum { DEPTH = 64, DEPTH_AHEAD = 4, THREADS = 8, PIECE = 512 << 10 };
+enum { DEPTH = 64, DEPTH_AHEAD = 4, THREADS = 8, PIECE = 1 << 20 };
 enum { REPEATS = 1000 };               /* of one piece, after EINTR and its like */
 static const double REFUSED_MOST = 10; /* seconds for which the kernel may have no memory for a read */
 

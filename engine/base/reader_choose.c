@@ -143,6 +143,7 @@ ht_status ht_reader_choose(ht_reader_choice *out, const char *path, size_t read_
         st = ht_fail(err, HT_ENOMEM, "measuring a disk: %zu bytes", t->memory_bytes);
         goto done;
     }
+    ht_os_prefer_large(t->memory, t->memory_bytes); /* as the buffers of whoever reads much should be */
     for (int cached = !direct; cached <= 1 && st == HT_OK; cached++) {
         ht_reader_params p = { .paths = &path, .n_paths = 1, .io = cached ? HT_IO_CACHED : HT_IO_DIRECT };
         if ((st = ht_reader_open(&ways[n_ways].r, &p, err)) == HT_OK)

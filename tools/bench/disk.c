@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: MIT
  *
  * hearth-disk FILE [--cold] [--sizes 64K,1M,...] [--depths 1,4,...] [--ways direct,direct-threads,cached,cached-uring]
- *             [--piece BYTES] [--threads N] [--seconds 0.3] [--choose BYTES]
+ *             [--piece BYTES] [--threads N] [--seconds 0.3] [--large] [--choose BYTES]
  *
  * What a disk gives to engine/base/reader.h: reads of SIZE bytes at places of FILE in a scattered order, DEPTH of them
  * under way, each a piece of its own (or cut into --piece bytes). A table of MB/s (10^6 bytes per second) for each way,
  * and of the processor's milliseconds per GB, those of the kernel counted: what reading takes from computing.
  *
  *   --cold     the file's pages leave the page cache before each cell; without it cached reads may find them there
+ *   --large    buffers of large pages: a request of the disk holds a few hundred runs of pages, here long ones
  *   --choose   what ht_reader_choose says for reads of so many bytes, with no room and with room for all of the file
  *
  * Places go on from cell to cell, so that a disk with a cache of its own does not see the same ones again until all of
@@ -41,7 +42,7 @@ typedef struct list {
 static struct {
     const char *file;
     list sizes, depths;
-    bool way[N_WAYS], cold;
+    bool way[N_WAYS], cold, large;
     size_t piece, threads, choose;
     double seconds;
 } opt = { .sizes = { { 64 << 10, 256 << 10, 512 << 10, 1 << 20, 2 << 20, 8 << 20 }, 6 },
@@ -97,6 +98,10 @@ static void parse(int argc, char **argv)
         bool ok = true;
         if (!strcmp(flag, "--cold")) {
             opt.cold = true;
+            continue;
+        }
+        if (!strcmp(flag, "--large")) {
+            opt.large = true;
             continue;
         }
         if (*flag != '-' && !opt.file) {
@@ -207,7 +212,7 @@ static cell measure(const struct way *w, size_t size, uint32_t depth, uint8_t *m
 
 static void table(const struct way *w, uint8_t *memory, const ht_os_file *f, uint64_t file_bytes)
 {
-    cell cells[MOST][MOST];
+    cell cells[MOST][MOST] = { 0 };
     for (uint32_t s = 0; s < opt.sizes.n; s++)
         for (uint32_t d = 0; d < opt.depths.n; d++) {
             if (opt.cold)
@@ -266,6 +271,8 @@ int main(int argc, char **argv)
     uint8_t *memory = ht_os_reserve(room);
     if (!memory)
         stop("memory", strerror(errno));
+    if (opt.large)
+        ht_os_prefer_large(memory, room);
     memset(memory, 1, room); /* page faults belong to nobody's figure */
     for (uint32_t k = 0; k < N_WAYS; k++)
         if (opt.way[k])
