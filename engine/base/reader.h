@@ -80,19 +80,19 @@ ht_status ht_reader_open(ht_reader **out, const ht_reader_params *params, ht_err
 void ht_reader_close(ht_reader *r);
 
 /* Queues a read whose state is not QUEUED. Does not wait for the disk. */
-void ht_reader_submit(ht_reader *r, ht_read *read, bool ahead);
+void ht_reader_submit(ht_reader *r, ht_read *x, bool ahead);
 /* An ahead read that is wanted now. No effect on others. */
-void ht_reader_hurry(ht_reader *r, ht_read *read);
+void ht_reader_hurry(ht_reader *r, ht_read *x);
 /* Takes back a queued read: what is under way of it still arrives, then its state is IDLE; the buffer is the reader's
  * until then. Returns true where it is not QUEUED at once (IDLE, or DONE or FAILED before). */
-bool ht_reader_drop(ht_reader *r, ht_read *read);
+bool ht_reader_drop(ht_reader *r, ht_read *x);
 /* Takes note of what has arrived and hands out more. wait_us: 0 does not wait; else until a read has ended (DONE, FAILED,
  * or IDLE after drop) or nothing is queued, at most that long. Returns the number of reads that have ended and were not
  * counted before. */
 uint32_t ht_reader_poll(ht_reader *r, uint32_t wait_us);
 /* Waits until the read is DONE, FAILED or IDLE, at most wait_us (HT_LATER then; 0 does not wait). HT_OK: DONE or IDLE.
  * HT_EIO: `err` names file and offset; asked again, the same again. */
-ht_status ht_reader_wait(ht_reader *r, ht_read *read, uint32_t wait_us, ht_error *err);
+ht_status ht_reader_wait(ht_reader *r, ht_read *x, uint32_t wait_us, ht_error *err);
 
 typedef struct ht_reader_info {
     bool uring, direct;        /* what is used, after what was refused; direct: for every file */
