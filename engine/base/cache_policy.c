@@ -11,20 +11,27 @@
 #include <string.h>
 
 /* HEAT. What leaves is the unit whose next use is expected to be farthest away, in rounds of all layers: the part of a round
- * until its layer is computed again, and then 1 / (its share of uses per round) rounds. The share is a mean of two moving
- * averages, a fast one that knows what the text is about now and a slow one that knows the model; and never zero. */
-static const float FAST = 0.80f, SLOW = 0.95f, FAST_SHARE = 0.4f, FLOOR = 0.01f;
+ * until its layer is computed again, and unless it is used then, 1 / (its share of uses per round) rounds.
+ *   share   a mean of moving averages of different memory, which know what the text is about now and what the model is like
+ *   then    what followed the most similar of the last tokens: those whose experts, in the layers so far, were most like
+ *           this one's. Each layer is foretold when it was used, and again twice as the token becomes clearer.
+ * The constants are from a search over recorded routing; docs/experts.md tells of it. */
+enum { AVERAGES = 3, MEMORY = 256, SIMILAR = 44 };
+static const float DECAY[AVERAGES] = { 0.519f, 0.936f, 0.9872f }, PART[AVERAGES] = { 0.11f, 0.74f, 0.15f };
+static const float FLOOR = 0.063f; /* of a share: nothing is never used */
+static const double ROUND = 1.76;  /* what a whole round is worth */
+static const float FORGET = 1.0f / 44.0f, SHARP = 6.6f, DOUBT = 0.37f; /* likeness: per layer; its worth; weight of the share */
+static const uint32_t AGAIN[] = { 0, 4, 16 }; /* layers ago */
 /* A unit that is only foreseen counts as used every other time. */
-static const double FORESEEN = 2.0;
+static const double FORESEEN = 1.0;
 
 enum { NONE = -1, DIRTY = -2 };
 
 typedef struct layer {
     uint64_t unit_bytes;
     double offset;      /* added to the keys of its units */
-    float seen_fast, seen_slow; /* what the moving averages of a unit that is always used would be */
+    float seen[AVERAGES]; /* what the moving averages of a unit that is always used would be */
     int32_t first;      /* unit that leaves first; NONE: all are pinned or away; DIRTY: not known */
-    bool any;           /* it was used at all */
 } layer;
 
 struct ht_cache {
@@ -35,7 +42,15 @@ struct ht_cache {
     layer *layers;      /* [n_layer] */
     double *key;        /* [n_unit] */
     uint64_t *last;     /* [n_unit] clock of the last use */
-    float *fast, *slow; /* [n_unit] moving averages of uses */
+    float *average[AVERAGES]; /* [n_unit] moving averages of uses */
+    float *share;       /* [n_unit] */
+    /* The last tokens: what they used, and how like they are to the one that is computed. */
+    uint64_t *taken;    /* [MEMORY][n_layer][words] bits of experts */
+    uint32_t words, token, n_token; /* token: the one computed, a place in the ring; n_token: that are remembered before it */
+    float alike[MEMORY], likeness;  /* likeness: of a token to itself */
+    bool follows[MEMORY];           /* the token before it in the ring is the one before it in the text */
+    bool in_token;
+    float *then;        /* [n_expert] scratch */
     uint32_t *count;    /* [n_unit] */
     uint32_t *pins;     /* [n_unit] */
     uint32_t *held_at;  /* [n_unit] place in held + 1; 0: not held */
@@ -45,13 +60,19 @@ struct ht_cache {
 
 /* ---- Keys ---- */
 
-static double heat_key(const ht_cache *c, uint32_t unit)
+static void set_share(ht_cache *c, uint32_t unit)
 {
     const layer *l = &c->layers[unit / c->n_expert];
-    const float fast = l->seen_fast > 0.0f ? c->fast[unit] / l->seen_fast : 0.0f;
-    const float slow = l->seen_slow > 0.0f ? c->slow[unit] / l->seen_slow : 0.0f;
-    const float share = FAST_SHARE * fast + (1.0f - FAST_SHARE) * slow + FLOOR;
-    return share < 1.0f ? (double)(1.0f / share) : 1.0;
+    float share = FLOOR;
+    for (int i = 0; i < AVERAGES; i++)
+        share += l->seen[i] > 0.0f ? PART[i] * c->average[i][unit] / l->seen[i] : 0.0f;
+    c->share[unit] = share < 1.0f ? share : 1.0f;
+}
+
+/* then: chance of being used the next time that its layer is computed. */
+static double heat_key(const ht_cache *c, uint32_t unit, float then)
+{
+    return then < 1.0f ? (double)((1.0f - then) / c->share[unit]) : 0.0;
 }
 
 static void set_key(ht_cache *c, uint32_t unit, double key)
@@ -66,7 +87,7 @@ static void set_offsets(ht_cache *c, uint32_t now)
     c->now = now;
     for (uint32_t i = 0; i < c->n_layer; i++) {
         const uint32_t ahead = i > now ? i - now : i + c->n_layer - now;
-        c->layers[i].offset = c->kind == HT_CACHE_HEAT ? (double)ahead / c->n_layer : 0.0;
+        c->layers[i].offset = c->kind == HT_CACHE_HEAT ? ROUND * ahead / c->n_layer : 0.0;
     }
 }
 
@@ -151,36 +172,150 @@ void ht_cache_pin(ht_cache *c, uint32_t unit, bool pinned)
     c->layers[unit / c->n_expert].first = DIRTY;
 }
 
-void ht_cache_use(ht_cache *c, uint32_t il, const uint32_t *experts, uint32_t n, bool batch)
+/* ---- Similar tokens ---- */
+
+static uint64_t *taken(const ht_cache *c, uint32_t token, uint32_t il)
+{
+    return c->taken + ((size_t)token * c->n_layer + il) * c->words;
+}
+
+static void begin_token(ht_cache *c, bool follows)
+{
+    c->token = (c->token + 1) % MEMORY;
+    c->n_token += c->n_token < MEMORY - 1;
+    memset(taken(c, c->token, 0), 0, (size_t)c->n_layer * c->words * sizeof *c->taken);
+    memset(c->alike, 0, sizeof c->alike);
+    c->likeness = 0.0f;
+    c->follows[c->token] = follows;
+}
+
+static uint32_t before(const ht_cache *c, uint32_t ago)
+{
+    return (c->token + MEMORY - ago) % MEMORY;
+}
+
+/* The token computed takes these in layer il. */
+static void compare(ht_cache *c, uint32_t il, const uint32_t *experts, uint32_t n)
+{
+    uint64_t *now = taken(c, c->token, il);
+
+    for (uint32_t i = 0; i < n; i++)
+        now[experts[i] / 64] |= 1ull << experts[i] % 64;
+    c->likeness += 1.0f - FORGET * c->likeness;
+    for (uint32_t ago = 1; ago <= c->n_token; ago++) {
+        const uint32_t t = before(c, ago);
+        const uint64_t *then = taken(c, t, il);
+        int same = 0;
+        for (uint32_t w = 0; w < c->words; w++)
+            same += __builtin_popcountll(now[w] & then[w]);
+        c->alike[t] += (float)same / (float)n - FORGET * c->alike[t];
+    }
+}
+
+/* How like a token must be to count among the most similar: that of the SIMILAR-th, near enough, by a histogram. */
+static float least_alike(const ht_cache *c)
+{
+    enum { BINS = 64 };
+    uint32_t bins[BINS] = { 0 }, n = 0, b = BINS;
+
+    if (c->n_token <= SIMILAR)
+        return 0.0f;
+    for (uint32_t ago = 1; ago <= c->n_token; ago++) {
+        const uint32_t at = (uint32_t)(c->alike[before(c, ago)] / c->likeness * BINS);
+        bins[at < BINS ? at : BINS - 1]++;
+    }
+    while (b > 0 && n < SIMILAR)
+        n += bins[--b];
+    return (float)b / BINS * c->likeness;
+}
+
+/* What layer il, used by this token, will be asked for by the next one: its keys. */
+static void foretell(ht_cache *c, uint32_t il, const uint32_t *similar, const float *weight, uint32_t n)
+{
+    const uint32_t base = il * c->n_expert;
+    float sum = DOUBT;
+
+    for (uint32_t e = 0; e < c->n_expert; e++)
+        c->then[e] = DOUBT * c->share[base + e];
+    for (uint32_t i = 0; i < n; i++) {
+        const uint64_t *bits = taken(c, similar[i], il);
+        sum += weight[i];
+        for (uint32_t w = 0; w < c->words; w++)
+            for (uint64_t b = bits[w]; b; b &= b - 1)
+                c->then[w * 64 + (uint32_t)__builtin_ctzll(b)] += weight[i];
+    }
+    for (uint32_t e = 0; e < c->n_expert; e++)
+        c->key[base + e] = heat_key(c, base + e, c->then[e] / sum);
+    c->layers[il].first = DIRTY;
+}
+
+static void foretell_some(ht_cache *c, uint32_t il)
+{
+    uint32_t similar[MEMORY], n = 0;
+    float weight[MEMORY];
+    const float least = least_alike(c);
+
+    for (uint32_t ago = 2; ago <= c->n_token; ago++) { /* of the last one what follows is being computed */
+        const uint32_t t = before(c, ago), after = before(c, ago - 1);
+        if (!c->follows[after] || c->alike[t] < least)
+            continue;
+        similar[n] = after;
+        weight[n++] = expf(SHARP * (c->alike[t] / c->likeness - 0.5f));
+    }
+    for (size_t i = 0; i < sizeof AGAIN / sizeof *AGAIN; i++)
+        if (AGAIN[i] <= il && c->layers[il - AGAIN[i]].unit_bytes)
+            foretell(c, il - AGAIN[i], similar, weight, n);
+}
+
+/* ---- Use ---- */
+
+static void warm_up(ht_cache *c, uint32_t il, const uint32_t *experts, uint32_t n, bool batch)
 {
     const uint32_t base = il * c->n_expert;
     layer *l = &c->layers[il];
 
-    (void)batch;
+    for (int a = 0; a < AVERAGES; a++) {
+        for (uint32_t e = 0; e < c->n_expert; e++)
+            c->average[a][base + e] *= DECAY[a];
+        for (uint32_t i = 0; i < n; i++)
+            c->average[a][base + experts[i]] += 1.0f;
+        l->seen[a] = l->seen[a] * DECAY[a] + 1.0f;
+    }
+    for (uint32_t u = base; u < base + c->n_expert; u++) {
+        set_share(c, u);
+        c->key[u] = heat_key(c, u, c->share[u]);
+    }
+    l->first = DIRTY;
+    if (batch) {
+        c->in_token = false;
+    } else {
+        if (!c->in_token || il <= c->now)
+            begin_token(c, c->in_token);
+        c->in_token = true;
+        compare(c, il, experts, n);
+        foretell_some(c, il);
+    }
+    set_offsets(c, il);
+}
+
+void ht_cache_use(ht_cache *c, uint32_t il, const uint32_t *experts, uint32_t n, bool batch)
+{
+    const uint32_t base = il * c->n_expert;
+
+    if (!n)
+        return;
     for (uint32_t i = 0; i < n; i++) {
         c->last[base + experts[i]] = ++c->clock;
         c->count[base + experts[i]]++;
-    }
-    if (c->kind == HT_CACHE_HEAT) {
-        for (uint32_t e = 0; e < c->n_expert; e++) {
-            c->fast[base + e] *= FAST;
-            c->slow[base + e] *= SLOW;
-        }
-        for (uint32_t i = 0; i < n; i++) {
-            c->fast[base + experts[i]] += 1.0f;
-            c->slow[base + experts[i]] += 1.0f;
-        }
-        l->seen_fast = l->seen_fast * FAST + 1.0f;
-        l->seen_slow = l->seen_slow * SLOW + 1.0f;
-        for (uint32_t u = base; u < base + c->n_expert; u++)
-            c->key[u] = heat_key(c, u);
-        set_offsets(c, il);
-    } else if (c->kind == HT_CACHE_LFU) {
-        for (uint32_t i = 0; i < n; i++)
+        if (c->kind == HT_CACHE_LFU)
             c->key[base + experts[i]] = -(double)c->count[base + experts[i]];
     }
-    l->first = DIRTY;
+    if (c->kind == HT_CACHE_HEAT)
+        warm_up(c, il, experts, n, batch);
+    c->layers[il].first = DIRTY;
 }
+
+/* ---- Room ---- */
 
 uint32_t ht_cache_admit(ht_cache *c, uint32_t unit, bool ahead, uint32_t *out, uint32_t max)
 {
@@ -233,25 +368,25 @@ void ht_cache_set_next_use(ht_cache *c, uint32_t unit, uint64_t at)
 
 void ht_cache_get_heat(const ht_cache *c, float *heat)
 {
+    const int slow = AVERAGES - 1;
     for (uint32_t u = 0; u < c->n_unit; u++) {
         const layer *l = &c->layers[u / c->n_expert];
-        heat[u] = l->seen_slow > 0.0f ? c->slow[u] / l->seen_slow : 0.0f;
+        heat[u] = l->seen[slow] > 0.0f ? c->average[slow][u] / l->seen[slow] : 0.0f;
     }
 }
 
 void ht_cache_set_heat(ht_cache *c, const float *heat)
 {
-    for (uint32_t i = 0; i < c->n_layer; i++) {
-        c->layers[i].seen_fast = 1.0f / (1.0f - FAST);
-        c->layers[i].seen_slow = 1.0f / (1.0f - SLOW);
-    }
+    for (uint32_t i = 0; i < c->n_layer; i++)
+        for (int a = 0; a < AVERAGES; a++)
+            c->layers[i].seen[a] = 1.0f / (1.0f - DECAY[a]);
     for (uint32_t u = 0; u < c->n_unit; u++) {
-        const layer *l = &c->layers[u / c->n_expert];
         const float h = heat[u] >= 0.0f && heat[u] <= 1.0f ? heat[u] : 0.0f;
-        c->fast[u] = h * l->seen_fast;
-        c->slow[u] = h * l->seen_slow;
+        for (int a = 0; a < AVERAGES; a++)
+            c->average[a][u] = h * c->layers[u / c->n_expert].seen[a];
+        set_share(c, u);
         if (c->kind == HT_CACHE_HEAT)
-            set_key(c, u, heat_key(c, u));
+            set_key(c, u, heat_key(c, u, c->share[u]));
     }
 }
 
@@ -277,13 +412,18 @@ ht_status ht_cache_open(ht_cache **out, const ht_cache_params *p, ht_error *err)
     c->layers = calloc(p->n_layer, sizeof *c->layers);
     c->key = calloc(n, sizeof *c->key);
     c->last = calloc(n, sizeof *c->last);
-    c->fast = calloc(n, sizeof *c->fast);
-    c->slow = calloc(n, sizeof *c->slow);
+    bool averages = true;
+    for (int a = 0; a < AVERAGES; a++)
+        averages &= (c->average[a] = calloc(n, sizeof *c->average[a])) != NULL;
+    c->share = calloc(n, sizeof *c->share);
+    c->words = (p->n_expert + 63) / 64;
+    c->taken = calloc(p->kind == HT_CACHE_HEAT ? (size_t)MEMORY * p->n_layer * c->words : 1, sizeof *c->taken);
+    c->then = calloc(p->n_expert, sizeof *c->then);
     c->count = calloc(n, sizeof *c->count);
     c->pins = calloc(n, sizeof *c->pins);
     c->held_at = calloc(n, sizeof *c->held_at);
     c->held = calloc(n, sizeof *c->held);
-    if (!c->layers || !c->key || !c->last || !c->fast || !c->slow || !c->count || !c->pins || !c->held_at || !c->held) {
+    if (!c->layers || !c->key || !c->last || !averages || !c->share || !c->taken || !c->then || !c->count || !c->pins || !c->held_at || !c->held) {
         ht_cache_close(c);
         return ht_fail(err, HT_ENOMEM, "expert cache of %llu units", (unsigned long long)n);
     }
@@ -291,8 +431,10 @@ ht_status ht_cache_open(ht_cache **out, const ht_cache_params *p, ht_error *err)
         c->layers[i].unit_bytes = p->unit_bytes[i];
         c->layers[i].first = DIRTY;
     }
-    for (uint32_t u = 0; u < c->n_unit; u++)
-        c->key[u] = c->kind == HT_CACHE_HEAT ? heat_key(c, u) : c->kind == HT_CACHE_BELADY ? INFINITY : 0.0;
+    for (uint32_t u = 0; u < c->n_unit; u++) {
+        set_share(c, u);
+        c->key[u] = c->kind == HT_CACHE_HEAT ? heat_key(c, u, c->share[u]) : c->kind == HT_CACHE_BELADY ? INFINITY : 0.0;
+    }
     set_offsets(c, p->n_layer - 1);
     *out = c;
     return HT_OK;
@@ -305,8 +447,11 @@ void ht_cache_close(ht_cache *c)
     free(c->layers);
     free(c->key);
     free(c->last);
-    free(c->fast);
-    free(c->slow);
+    for (int a = 0; a < AVERAGES; a++)
+        free(c->average[a]);
+    free(c->share);
+    free(c->taken);
+    free(c->then);
     free(c->count);
     free(c->pins);
     free(c->held_at);
