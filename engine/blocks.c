@@ -26,6 +26,8 @@ hearth_status hearth_model_get_block(const hearth_model *m, uint32_t layer, hear
                             .has_zeros = ht_activation_has_zeros(m->m.act),
                             .row_bytes = row_bytes(ht_predict_source(ff, 0)),
                             .plain = !ff->bias[HT_ROLE_GATE] && !ff->sub_norm.w };
+    for (int r = 0; r < HT_N_ROLES; r++)
+        i.expert_bytes += (uint64_t)ff->experts[0][r].n * row_bytes(&ff->experts[0][r]);
     HT_RESULT(out, &i);
     return HEARTH_OK;
 }

@@ -61,6 +61,8 @@ typedef struct ht_forward {
 
     hearth_trace_fn *trace; /* who listens to feed-forward blocks; NULL: nobody */
     void *trace_user;
+    hearth_route_fn *route; /* who is asked about a mixture's choice; NULL: nobody */
+    void *route_user;
     uint32_t pass_pos;      /* position of the pass's first token */
 
     bool sparse;           /* passes of one token leave out what is zero */

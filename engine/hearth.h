@@ -186,6 +186,7 @@ typedef struct hearth_block_info {
     bool has_zeros;            /* the activation gives exact zeros: neurons can be skipped */
     uint64_t row_bytes;        /* stored bytes of a neuron's gate row (its up row where there is no gate) */
     bool plain;                /* nothing is added to the gate's product, hidden units are act(gate) times up: no bias, no norm */
+    uint64_t expert_bytes;     /* stored bytes of one expert's matrices (of a dense block: of the block) */
 } hearth_block_info;
 HEARTH_API hearth_status hearth_model_get_block(const hearth_model *m, uint32_t layer, hearth_block_info *info);
 
@@ -284,6 +285,24 @@ typedef bool hearth_trace_fn(void *user, const hearth_trace *t);
  * chosen ascending, the shared one last. fn NULL: no longer. Layers are then waited for one by one, and no neuron is
  * skipped but those that predictors take as zero; results keep their bits. */
 HEARTH_API hearth_status hearth_session_trace(hearth_session *s, hearth_trace_fn *fn, void *user);
+
+/* Which experts of a mixture the tokens of a pass take, once per layer and pass, after the router and before any expert is
+ * fetched. Pointers are valid during the call. */
+typedef struct hearth_route {
+    size_t size;
+    uint32_t layer, n_layer, n_expert, n_used;
+    uint32_t n_pass;   /* tokens of the pass: several of a prompt, one where text is generated */
+    uint32_t position; /* in the conversation, of the pass's first token */
+    const float *router_logits; /* [n_pass][n_expert] */
+    uint32_t *expert_ids;       /* [n_pass][n_used], ascending within a token. They and the weights may be changed; the call */
+    float *expert_weights;      /* that computes fails with EINVAL where they then are out of range or not ascending */
+} hearth_route;
+/* Return false to cancel the call that computes: it fails with ECANCELLED. Must not compute on, open or close sessions of
+ * the same model. */
+typedef bool hearth_route_fn(void *user, const hearth_route *r);
+/* Listens to, or takes the place of, the routing of this session from now on. Lighter than a trace: nothing more is waited
+ * for, written or computed. fn NULL: no longer. */
+HEARTH_API hearth_status hearth_session_route(hearth_session *s, hearth_route_fn *fn, void *user);
 
 typedef struct hearth_stats {
     size_t size;                   /* set by the caller */

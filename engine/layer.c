@@ -440,6 +440,21 @@ static void route(ops *o, ht_forward *f, const ht_ffn *ff, ht_act x)
                                                 .weights = f->expert_weights };
 }
 
+/* Who listens to routing may change it; what came back is checked, for lists and leases are made of it. */
+static ht_status ask_route(ht_forward *f, const ht_ffn *ff, uint32_t il, uint32_t n, ht_error *err)
+{
+    const hearth_route r = { .size = sizeof r, .layer = il, .n_layer = f->m->n_layer, .n_expert = ff->n_expert,
+                             .n_used = ff->n_used, .n_pass = n, .position = f->pass_pos, .router_logits = f->router,
+                             .expert_ids = f->expert_ids, .expert_weights = f->expert_weights };
+    if (!f->route(f->route_user, &r))
+        return ht_fail(err, HT_ECANCELLED, "cancelled by the caller");
+    for (uint32_t i = 0; i < n * ff->n_used; i++)
+        if (f->expert_ids[i] >= ff->n_expert || (i % ff->n_used && f->expert_ids[i] <= f->expert_ids[i - 1]))
+            return ht_fail(err, HT_EINVAL, "layer %u: the caller's routing names expert %u of %u, or not in ascending order",
+                           il, f->expert_ids[i], ff->n_expert);
+    return HT_OK;
+}
+
 static ht_status mixture(ops *o, ht_forward *f, uint32_t il, uint32_t n, const ht_cancel *cancel, ht_error *err)
 {
     const ht_model *m = f->m;
@@ -455,6 +470,8 @@ static ht_status mixture(ops *o, ht_forward *f, uint32_t il, uint32_t n, const h
         return st;
     if ((st = f->exec->ops->wait(f->exec, done, cancel)) != HT_OK)
         return ht_fail(err, st, "cancelled");
+    if (f->route && (st = ask_route(f, ff, il, n, err)) != HT_OK)
+        return st;
     uint32_t n_items = group_by_expert(f, ff, il, n, items);
     if ((st = ht_store_want(f->store, f->clusters, n_items, il, &t)) != HT_OK)
         return ht_fail(err, st, "experts of layer %u are not available", il);

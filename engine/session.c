@@ -301,6 +301,13 @@ hearth_status hearth_session_trace(hearth_session *s, hearth_trace_fn *fn, void 
     return HEARTH_OK;
 }
 
+hearth_status hearth_session_route(hearth_session *s, hearth_route_fn *fn, void *user)
+{
+    s->forward.route = fn;
+    s->forward.route_user = user;
+    return HEARTH_OK;
+}
+
 hearth_status hearth_session_get_stats(const hearth_session *s, hearth_stats *out)
 {
     hearth_stats r = s->stats;

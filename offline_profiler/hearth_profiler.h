@@ -256,6 +256,77 @@ typedef struct hearth_quantise_result {
 HEARTH_API hearth_status hearth_quantise(const char *in, const char *out, const hearth_quantise_params *params,
                                          hearth_quantise_result *result, hearth_error *err);
 
+/* ---- Routing ----------------------------------------------------------------------------------------------------- */
+
+/* Which experts a model took for each token, recorded: a text file (docs/experts.md) that replays through cache policies
+ * without the model, and through any other mixture of fitting shape. */
+typedef struct hearth_routes hearth_routes;
+
+/* An empty record of this model's shape. EINVAL: the model has no mixture. */
+HEARTH_API hearth_status hearth_routes_open(hearth_routes **out, const hearth_model *m, hearth_error *err);
+/* Fails: EFORMAT with the line at fault, EIO, ENOMEM. */
+HEARTH_API hearth_status hearth_routes_read(hearth_routes **out, const char *path, hearth_error *err);
+/* The file appears whole or not at all. */
+HEARTH_API hearth_status hearth_routes_write(const hearth_routes *r, const char *path, hearth_error *err);
+HEARTH_API void hearth_routes_close(hearth_routes **r);
+/* From now on the record gets every choice of the session (hearth_session_route): passes of several tokens as prompt, passes
+ * of one as generated. The record outlives the session's computing. A call that cannot be recorded for lack of memory fails
+ * with ECANCELLED. */
+HEARTH_API hearth_status hearth_routes_record(hearth_routes *r, hearth_session *s);
+/* From now on the session's router is overruled: each token takes the experts of the next generated token of the record, from
+ * its first on, and from the first again after the last. Layers are matched by number; of more experts than the session's
+ * model uses the heaviest are taken; expert ids beyond the model's are wrapped around, to the next free one. Weights: the
+ * router's own for these experts (softmax of their logits), with the sum of the weights that it had given. EMISMATCH: the
+ * record has fewer layers or experts used, or no generated token. */
+HEARTH_API hearth_status hearth_routes_replay(hearth_routes *r, hearth_session *s, const hearth_model *m,
+                                              hearth_error *err);
+
+typedef struct hearth_routes_info {
+    size_t size; /* set by the caller */
+    const char *model, *architecture; /* as recorded; valid as long as the record */
+    uint32_t n_layer, n_expert, n_used;
+    uint64_t prompt_tokens, generated_tokens, expert_bytes; /* of all experts together */
+} hearth_routes_info;
+HEARTH_API hearth_status hearth_routes_get_info(const hearth_routes *r, hearth_routes_info *info);
+
+typedef enum hearth_cache_policy { HEARTH_CACHE_LRU, HEARTH_CACHE_LFU, HEARTH_CACHE_HEAT, HEARTH_CACHE_BELADY,
+                                   HEARTH_CACHE_RANDOM } hearth_cache_policy;
+/* "lru", "lfu", "heat", "belady", "random"; NULL where there is none. */
+HEARTH_API const char *hearth_cache_policy_name(hearth_cache_policy p);
+
+typedef struct hearth_cache_result {
+    size_t size;   /* set by the caller */
+    hearth_cache_policy policy;
+    uint64_t budget;
+    uint64_t uses, hits, bytes;                      /* prompt and generated tokens; bytes: read for misses */
+    uint64_t decode_uses, decode_hits, decode_bytes; /* generated tokens alone */
+    uint64_t first_uses, first_hits; /* of the first 16 of these */
+} hearth_cache_result;
+/* Replays a record through a cache of `budget` bytes: a prompt is one batch, each layer and expert once in first-seen order;
+ * then by token, layer and slot. Experts of one layer and token are held together where the budget allows it. warm: as a
+ * second start: the heat that a first replay ended with is known, and the cache is filled with the hottest. */
+HEARTH_API hearth_status hearth_routes_simulate(const hearth_routes *r, hearth_cache_policy policy, uint64_t budget,
+                                                bool warm, hearth_cache_result *out, hearth_error *err);
+/* Hit-rate curves of these results as one HTML page that needs nothing beside it. */
+HEARTH_API hearth_status hearth_routes_report(const hearth_routes *r, const hearth_cache_result *results, size_t n,
+                                              const char *path, hearth_error *err);
+
+typedef enum hearth_foresight { HEARTH_FORESEE_PREVIOUS, HEARTH_FORESEE_FREQUENCY, HEARTH_FORESEE_PATH,
+                                HEARTH_FORESEE_SIMILAR } hearth_foresight;
+HEARTH_API const char *hearth_foresight_name(hearth_foresight f); /* NULL where there is none */
+/* How many of a layer's experts are foreseen while the layer before is computed, learning as the record goes on, over the
+ * generated tokens behind the first quarter. PREVIOUS: the token before took it, then the most recent. FREQUENCY: the most
+ * used so far. PATH: took it most often when the layer before took what it took now (EdgeMoE, arXiv:2308.14352, pairs of
+ * layers). SIMILAR: what the tokens took whose experts in the layers before were most like this one's. */
+typedef struct hearth_foresight_result {
+    size_t size; /* set by the caller */
+    hearth_foresight kind;
+    uint64_t uses, hits[3];       /* experts used; of these among the k, 1.5 k and 2 k foreseen first */
+    uint64_t foreseen_bytes[3], used_bytes; /* all that were foreseen; all that were used */
+} hearth_foresight_result;
+HEARTH_API hearth_status hearth_routes_foresee(const hearth_routes *r, hearth_foresight kind,
+                                               hearth_foresight_result *out, hearth_error *err);
+
 #ifdef __cplusplus
 }
 #endif

@@ -34,7 +34,8 @@ static const ht_flag own_flags[] = {
       "context length; default: what the setting needs" },
     { 0, "quick", NULL, HT_FLAG_SWITCH, AT(quick), 0, 0, NULL, NULL,
       "leave the memory's bandwidth out, which takes a second or two" },
-    { 0, "routing-trace", "FILE", HT_FLAG_TEXT, AT(routing_trace), 0, 0, NULL, "*", "replay recorded routing" },
+    { 0, "routing-trace", "FILE", HT_FLAG_TEXT, AT(routing_trace), 0, 0, NULL, NULL,
+      "overrule a mixture's router by recorded routing (`hearth run --trace`), token by token, over and over" },
     { 0 },
 };
 
@@ -204,7 +205,7 @@ static hearth_status measure(const ht_loaded *l, hearth_session *s, const hearth
 
 /* All settings of one thread count, with one model. */
 static int visit(const ht_options *o, uint32_t threads, row *rows, size_t n_rows, size_t repeat, size_t n_repeats,
-                 ht_loaded *l, hearth_session **s, ht_energy *energy, size_t *done)
+                 ht_loaded *l, hearth_session **s, hearth_routes *routes, ht_energy *energy, size_t *done)
 {
     hearth_error err = { 0 };
     uint32_t need = 8, longest = 1, depth = o->depth.given ? (uint32_t)o->depth.v : 0;
@@ -230,6 +231,10 @@ static int visit(const ht_options *o, uint32_t threads, row *rows, size_t n_rows
         double unused;
         if ((status = ht_load_model(l, NULL, o, &how)) || (status = ht_load_session(s, l, o, need)))
             goto done;
+        if (routes && hearth_routes_replay(routes, *s, l->model, &err) != HEARTH_OK) {
+            status = ht_call_failed(&err, false);
+            goto done;
+        }
         random_ids(l, ids, longest);
         ht_interrupt_session(*s);
         /* Touches every page of the weights. */
@@ -290,7 +295,7 @@ static figures figure(row *w, size_t n_repeats, const hearth_hardware *hw)
     return f;
 }
 
-static int print_json(const ht_loaded *l, row *rows, size_t n_rows, size_t n_repeats, const hearth_hardware *hw)
+static int print_json(const ht_options *o, const ht_loaded *l, row *rows, size_t n_rows, size_t n_repeats, const hearth_hardware *hw)
 {
     cJSON *all = cJSON_CreateArray();
     for (size_t i = 0; i < n_rows; i++) {
@@ -315,6 +320,8 @@ static int print_json(const ht_loaded *l, row *rows, size_t n_rows, size_t n_rep
         ht_report_number(j, "energy_joules_per_token", f.joules);
         cJSON_AddNumberToObject(j, "kv_bytes", (double)w->kv_bytes);
         cJSON_AddNumberToObject(j, "scratch_bytes", (double)w->scratch_bytes);
+        if (o->routing_trace) /* whose experts these were */
+            ht_report_text(j, "routing_trace", o->routing_trace, strlen(o->routing_trace));
         ht_report_model(j, l);
         cJSON_ReplaceItemInObject(j, "threads", cJSON_CreateNumber(w->used));
         cJSON_ReplaceItemInObject(j, "weight_bytes_per_token", cJSON_CreateNumber((double)w->weight_bytes_per_token));
@@ -360,7 +367,8 @@ static int print_table(const ht_loaded *l, row *rows, size_t n_rows, size_t n_re
     return ht_stdout_done(HT_EXIT_OK);
 }
 
-static int measure_all(const ht_options *o, const list *threads, row *rows, size_t n_rows, size_t n_repeats)
+static int measure_all(const ht_options *o, const list *threads, hearth_routes *routes, row *rows, size_t n_rows,
+                       size_t n_repeats)
 {
     ht_loaded l = { 0 };
     hearth_session *s = NULL;
@@ -373,7 +381,7 @@ static int measure_all(const ht_options *o, const list *threads, row *rows, size
     ht_energy_open(&energy);
     for (size_t r = 0; r < n_repeats && !status; r++)
         for (size_t t = 0; t < threads->n && !status; t++) {
-            status = visit(o, threads->v[t], rows, n_rows, r, n_repeats, &l, &s, &energy, &done);
+            status = visit(o, threads->v[t], rows, n_rows, r, n_repeats, &l, &s, routes, &energy, &done);
             bool last = r + 1 == n_repeats && t + 1 == threads->n;
             if (threads->n > 1 && !last) {
                 hearth_session_close(&s);
@@ -388,7 +396,7 @@ static int measure_all(const ht_options *o, const list *threads, row *rows, size
     if (!status && ht_interrupted())
         status = HT_EXIT_INTERRUPTED;
     if (!status)
-        status = o->json ? print_json(&l, rows, n_rows, n_repeats, &hw) : print_table(&l, rows, n_rows, n_repeats, &hw);
+        status = o->json ? print_json(o, &l, rows, n_rows, n_repeats, &hw) : print_table(&l, rows, n_rows, n_repeats, &hw);
     ht_load_close(&l);
     return status;
 }
@@ -413,6 +421,9 @@ static int run(const ht_options *o)
             return ht_call_failed(&err, false);
         threads.v[0] = hw.default_threads ? hw.default_threads : 1;
     }
+    hearth_routes *routes = NULL;
+    if (o->routing_trace && hearth_routes_read(&routes, o->routing_trace, &err) != HEARTH_OK)
+        return ht_call_failed(&err, false);
     size_t n_rows = prompts.n * generate.n * threads.n, i = 0;
     row *rows = calloc(n_rows, sizeof *rows);
     double *times = calloc(3 * n_rows * n_repeats, sizeof *times);
@@ -434,8 +445,9 @@ static int run(const ht_options *o)
                 }
             }
     ht_interrupt_arm(true);
-    status = measure_all(o, &threads, rows, n_rows, n_repeats);
+    status = measure_all(o, &threads, routes, rows, n_rows, n_repeats);
 done:
+    hearth_routes_close(&routes);
     free(times);
     free(rows);
     return status;

@@ -72,6 +72,8 @@ typedef struct ht_options {
     const char *type, *widths;
     bool per_expert, pure;
     ht_size target;
+    const char *budgets, *trace;
+    bool warm, predictors;
 } ht_options;
 
 typedef enum ht_flag_kind {

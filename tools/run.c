@@ -18,6 +18,8 @@ static const ht_flag own_flags[] = {
       "the prompt is in this file or pipe, byte for byte; - is stdin" },
     { 0, "special", NULL, HT_FLAG_SWITCH, AT(special), 0, 0, NULL, NULL,
       "texts of control tokens in the prompt are those tokens (otherwise plain text)" },
+    { 0, "trace", "FILE", HT_FLAG_TEXT, AT(trace), 0, 0, NULL, NULL,
+      "record which experts of a mixture every token takes, for `hearth cache-sim` and `hearth bench --routing-trace`" },
     { 0 },
 };
 
@@ -55,6 +57,7 @@ static int run(const ht_options *o)
     hearth_session *s = NULL;
     hearth_token *ids = NULL;
     hearth_error err = { 0 };
+    hearth_routes *routes = NULL;
     size_t n_text = 0, n = 0;
     char *text = NULL;
     bool given;
@@ -63,8 +66,13 @@ static int run(const ht_options *o)
     if (status)
         return status;
     ht_interrupt_arm(true);
-    if ((status = ht_load_model(&l, NULL, o, &how)))
+    if ((status = ht_load_check_output("--trace", o->trace, (const char *const[]){ o->positional[0], o->file }, 2)) ||
+        (status = ht_load_model(&l, NULL, o, &how)))
         goto done;
+    if (o->trace && hearth_routes_open(&routes, l.model, &err) != HEARTH_OK) {
+        status = ht_usage_error("--trace: %s", err.text);
+        goto done;
+    }
     const char *prompt = text;
     if (!given) {
         prompt = l.info.demo_prompt;
@@ -83,10 +91,16 @@ static int run(const ht_options *o)
         status = ht_usage_error("the prompt is empty, and this model has no token that begins a text");
         goto done;
     }
-    if (!(status = ht_load_session(&s, &l, o, 0)))
-        status = generate(o, &l, s, ids, n);
+    if ((status = ht_load_session(&s, &l, o, 0)))
+        goto done;
+    if (routes)
+        hearth_routes_record(routes, s);
+    status = generate(o, &l, s, ids, n);
+    if (routes && (!status || status == HT_EXIT_INTERRUPTED) && hearth_routes_write(routes, o->trace, &err) != HEARTH_OK)
+        status = ht_call_failed(&err, false);
 done:
     hearth_session_close(&s);
+    hearth_routes_close(&routes);
     hearth_free(ids);
     ht_load_close(&l);
     free(text);

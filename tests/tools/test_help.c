@@ -9,7 +9,7 @@
 static const char *const built[] = { "run",        "chat",    "bench", "perplexity", "logits", "tokenize",
                                      "detokenize", "inspect", "synth", "hardware",   "help",   "version",
                                      "profile" };
-static const char *const later[] = { "plan", "serve", "template", "convert", "cache-sim" };
+static const char *const later[] = { "plan", "serve", "template", "convert" };
 
 #define COUNT(a) (sizeof(a) / sizeof *(a))
 
