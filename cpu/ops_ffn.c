@@ -6,7 +6,8 @@
  * blocks of neurons; a norm over the whole hidden row where the model has one; the down projection by blocks of
  * outputs. A thread owns whole outputs in the last phase and walks the experts in the order given and their segments
  * in order, so the sum never depends on threads. With a single token the experts' outputs are computed one expert after
- * the other, so that each thread reads its weights in one stretch, and added up in that order at the end. */
+ * the other, so that each thread reads its weights in one stretch, and added up in that order at the end; or only one of
+ * the two is done (ht_ffn_stage). */
 #include "cpu/ops_ffn.h"
 #include "cpu/exec.h"
 
@@ -215,9 +216,10 @@ static void neurons_chunk(const cpu_op *op, uint32_t chunk, uint32_t thread)
         count_mask(f->counts, (uint64_t)n * (end - first), unmasked, predicted, f->mask || cut ? active : 0);
 }
 
-void ht_cpu_h_norm(const cpu_op *op, uint32_t slot, uint32_t thread)
+void ht_cpu_h_norm(const cpu_op *op, uint32_t chunk, uint32_t thread)
 {
     const ht_op_ffn *f = &op->op.ffn;
+    const uint32_t slot = op->op.n_tok == 1 ? f->items[chunk].slot : chunk;
     const ht_vec_kernels *v = &op->x->kernels.vec;
     float *h = f->h.f + (size_t)slot * f->h.stride;
 
@@ -312,7 +314,7 @@ static void token_outputs(const cpu_op *op, uint32_t first, uint32_t n_chunks, u
     if (!ht_stream_commit(op->x->stream, thread))
         return;
     ht_cpu_count_rows(f, &it->part[HT_ROLE_DOWN], n);
-    if (f->n_items > 1) { /* added up by token_sum */
+    if (f->n_items > 1 || f->stage == HT_FFN_OUTPUTS) { /* added up by token_sum */
         memcpy(f->gathered.f + (size_t)it->slot * f->gathered.stride + r0, sum, n * sizeof(float));
     } else {
         memset(f->y + r0, 0, n * sizeof(float));
@@ -362,7 +364,7 @@ static void down_chunk(const cpu_op *op, uint32_t chunk, uint32_t thread)
     float *sum = cpu_tile(op, thread, 0), *part = cpu_tile(op, thread, 1);
     uint32_t step = CPU_TILE / grain;
 
-    for (uint32_t t = begin; t < end; t++)
+    for (uint32_t t = begin; t < end && !f->accumulate; t++)
         memset(f->y + (size_t)t * f->y_stride + r0, 0, n * sizeof(float));
     for (uint32_t i = 0; i < f->n_items; i++) {
         const ht_ffn_item *it = &f->items[i];
@@ -418,7 +420,7 @@ void ht_cpu_plan_token_down(cpu_op *op)
         most = 1;
     }
     ht_cpu_add_token_phase(op, token_outputs, f->d_model, op->grain[3], most);
-    if (f->n_items > 1)
+    if (f->n_items > 1 && f->stage == HT_FFN_ALL)
         ht_cpu_add_phase(op, token_sum, 1);
 }
 
@@ -456,6 +458,13 @@ bool ht_cpu_plan_ffn(cpu_op *op)
 
     if (f->n_items == 0 || f->n_ff == 0 || f->n_ff > op->x->max_k || f->d_model > op->x->max_k)
         return false;
+    if (f->stage != HT_FFN_ALL && (op->op.n_tok != 1 || !f->gathered.f))
+        return false;
+    op->n_phases = 0;
+    if (f->stage == HT_FFN_SUM) {
+        ht_cpu_add_phase(op, token_sum, 1);
+        return true;
+    }
     for (uint32_t i = 0; i < f->n_items; i++) {
         const ht_ffn_item *it = &f->items[i];
         if (!it->part[HT_ROLE_UP].host || !it->part[HT_ROLE_DOWN].host || it->n_tokens == 0)
@@ -463,12 +472,14 @@ bool ht_cpu_plan_ffn(cpu_op *op)
         if (it->part[HT_ROLE_DOWN].layout == HT_LAYOUT_COLUMNS &&
             (!ht_cpu_columns_fit(f) || (op->op.n_tok == 1 && !f->work)))
             return false;
+        if ((it->down_t.host || it->part[HT_ROLE_DOWN].layout != HT_LAYOUT_ROWS) &&
+            (f->stage != HT_FFN_ALL || f->accumulate))
+            return false;
         slots += it->n_tokens;
         gather |= it->tokens != NULL;
     }
     if (!can_unpack(op))
         return false;
-    op->n_phases = 0;
     if ((op->op.n_tok > 1 ? gather : f->n_items > 1) && !f->gathered.f)
         return false;
     if (f->mask && f->mask_stride < (f->n_ff + 31) / 32)

@@ -23,8 +23,8 @@ uint32_t ht_cpu_list_least(const cpu_op *op, float least, const float *g, uint32
 void ht_cpu_count_active(const ht_op_ffn *f, uint64_t active, uint64_t n);
 /* n rows of w (none where w is not there) were read. */
 void ht_cpu_count_rows(const ht_op_ffn *f, const ht_part *w, uint64_t n);
-/* The norm over the whole h of a slot. */
-void ht_cpu_h_norm(const cpu_op *op, uint32_t slot, uint32_t thread);
+/* The norm over the whole h of a slot; chunk: the slot, of a single token the item. */
+void ht_cpu_h_norm(const cpu_op *op, uint32_t chunk, uint32_t thread);
 void ht_cpu_add_phase(cpu_op *op, cpu_phase_fn *fn, uint32_t n_chunks);
 /* A phase of a single token: ranges of rows of one expert. */
 void ht_cpu_add_token_phase(cpu_op *op, cpu_range_fn *fn, uint32_t rows, uint32_t grain, uint32_t most);

@@ -195,8 +195,13 @@ typedef struct ht_ffn_item {
     float gate_least, h_least; /* 0 or more; see ht_op_ffn */
 } ht_ffn_item;
 
+/* Which part of a feed-forward operation of one token is done. OUTPUTS: each item's output, not weighted, goes to row `slot`
+ * of gathered, y is left alone. SUM: y = those rows, weighted and added up in the order of the items, whose parts are not
+ * looked at. Experts computed in any order, as they arrive, then have the bits of one operation over all. */
+typedef enum ht_ffn_stage { HT_FFN_ALL, HT_FFN_OUTPUTS, HT_FFN_SUM } ht_ffn_stage;
+
 /* y[t] = sum over items in the order given, over their segments in order, of weight * down(act(gate x) * (up x)). y
- * is overwritten. h: scratch [sum of n_tokens][n_ff]. gathered: scratch [sum of n_tokens][d_model] for the tokens of
+ * is overwritten; with `accumulate` (n_tok > 1) the sum goes on from y, as if the items before had been of one operation. h: scratch [sum of n_tokens][n_ff]. gathered: scratch [sum of n_tokens][d_model] for the tokens of
  * each item side by side, needed where an item has a token list and n_tok > 1, and for the outputs of more than one item
  * where n_tok == 1. h_norm: an RMS norm over the whole h before down (bitnet), or NULL.
  *
@@ -229,6 +234,8 @@ typedef struct ht_op_ffn {
     const uint32_t *mask; /* [rows of h][mask_stride], or NULL */
     uint32_t mask_stride; /* words, at least (n_ff + 31) / 32 */
     void *work;           /* for items with down_t, or a down part in HT_LAYOUT_COLUMNS: ht_ffn_work_bytes(), 64-byte aligned */
+    bool accumulate;
+    ht_ffn_stage stage;   /* other than ALL: n_tok == 1, down parts in HT_LAYOUT_ROWS, no down_t; accumulate: the former */
 } ht_op_ffn;
 
 /* Segments of a down projection. */

@@ -544,6 +544,33 @@ Test(ops, ffn_dense)
 }
 
 /* Three experts over some of the tokens each, against the sum written out. */
+/* The same mixture in two operations has the same bits: of one token in any order, of several one after the other. */
+static void in_parts(ht_exec *x, ht_op op, ht_ffn_item *it, uint32_t n_tok, uint32_t n_items)
+{
+    const size_t n = (size_t)n_tok * op.ffn.d_model;
+    float *whole = malloc(n * sizeof(float));
+    ht_op parts[3] = { op, op, op };
+
+    memcpy(whole, op.ffn.y, n * sizeof(float));
+    memset(op.ffn.y, 0xff, n * sizeof(float));
+    memset(op.ffn.gathered.f, 0xff, (size_t)op.ffn.gathered.stride * sizeof(float));
+    parts[0].ffn.n_items = 1;
+    parts[1].ffn.items = it + 1;
+    parts[1].ffn.n_items = n_items - 1;
+    if (n_tok == 1) {
+        ht_op first = parts[0];
+        parts[0] = parts[1];
+        parts[1] = first;
+        parts[0].ffn.stage = parts[1].ffn.stage = HT_FFN_OUTPUTS;
+        parts[2].ffn.stage = HT_FFN_SUM;
+    } else {
+        parts[1].ffn.accumulate = true;
+    }
+    run(x, parts, n_tok == 1 ? 3 : 2);
+    cr_expect_arr_eq(op.ffn.y, whole, n * sizeof(float), "%u tokens", n_tok);
+    free(whole);
+}
+
 static void ffn_mixture(ht_exec *x)
 {
     enum { E = 3, FF = 41, D = 38 };
@@ -593,6 +620,7 @@ static void ffn_mixture(ht_exec *x)
                               .y_stride = D };
         run(x, &op, 1);
         near(y, want, n_tok * D, 30, "mixture");
+        in_parts(x, op, it, n_tok, E);
         for (int e = 0; e < E; e++)
             for (int r = 0; r < 3; r++)
                 free(w[e][r]);
