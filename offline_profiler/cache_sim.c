@@ -83,7 +83,10 @@ static void step(sim *s, ht_cache *c, const ht_use *u, hearth_cache_result *out)
     const bool first = !u->batch && u->token < FIRST_TOKENS + (s->uses.use[0].batch ? 1u : 0u);
     uint64_t hits = 0;
 
-    ht_cache_use(c, u->layer, ids, u->n, u->batch);
+    if (u->batch && u->n_tokens)
+        ht_cache_use_prompt(c, u->layer, ids, s->uses.counts + u->first, u->n, u->n_tokens);
+    else
+        ht_cache_use(c, u->layer, ids, u->n, u->batch);
     for (uint32_t k = 0; k < u->n; k++) {
         ht_cache_set_next_use(c, base + ids[k], s->next[u->first + k]);
         ht_cache_pin(c, base + ids[k], true);

@@ -79,26 +79,34 @@ void ht_uses_free(ht_uses *u)
 {
     free(u->use);
     free(u->experts);
+    free(u->counts);
     free(u->weights);
     free(u->token_at);
     *u = (ht_uses){ 0 };
 }
 
-/* One prompt, rows [from, to): layer after layer, each expert once. seen: [n_expert], zero before and after. */
-static void add_batch(const hearth_routes *r, size_t from, size_t to, ht_uses *u, size_t *n_ids, uint8_t *seen)
+/* One prompt, rows [from, to): layer after layer, each expert once. at: [n_expert], zero before and after: place of
+ * an expert in the use, from 1. */
+static void add_batch(const hearth_routes *r, size_t from, size_t to, ht_uses *u, size_t *n_ids, uint32_t *at)
 {
     for (uint32_t il = 0; il < r->n_layer; il++) {
         ht_use use = { .layer = il, .token = u->n_tokens, .first = *n_ids, .batch = true };
         for (size_t k = from; k < to; k++) {
-            if (r->rows[k].layer != il || seen[r->rows[k].expert])
+            if (r->rows[k].layer != il)
                 continue;
-            seen[r->rows[k].expert] = 1;
+            use.n_tokens += r->rows[k].slot == 0;
+            if (at[r->rows[k].expert]) {
+                u->counts[use.first + at[r->rows[k].expert] - 1]++;
+                continue;
+            }
+            at[r->rows[k].expert] = use.n + 1;
+            u->counts[*n_ids] = 1;
             u->experts[*n_ids] = r->rows[k].expert;
             u->weights[(*n_ids)++] = r->rows[k].weight;
             use.n++;
         }
         for (uint32_t i = 0; i < use.n; i++)
-            seen[u->experts[use.first + i]] = 0;
+            at[u->experts[use.first + i]] = 0;
         if (use.n)
             u->use[u->n++] = use;
     }
@@ -127,15 +135,16 @@ ht_status ht_routes_uses(const hearth_routes *r, ht_uses *out, ht_error *err)
 {
     const size_t n = r->n_rows + 1;
     size_t n_ids = 0;
-    uint8_t *seen = calloc(r->n_expert, 1);
+    uint32_t *at = calloc(r->n_expert, sizeof *at);
 
     *out = (ht_uses){ .use = calloc(n, sizeof *out->use),
                       .experts = malloc(n * sizeof *out->experts),
+                      .counts = calloc(n, sizeof *out->counts),
                       .weights = malloc(n * sizeof *out->weights),
                       .token_at = calloc(n + 1, sizeof *out->token_at) };
-    if (!seen || !out->use || !out->experts || !out->weights || !out->token_at) {
+    if (!at || !out->use || !out->experts || !out->counts || !out->weights || !out->token_at) {
         ht_uses_free(out);
-        free(seen);
+        free(at);
         return ht_fail(err, HT_ENOMEM, "routing of %zu rows", r->n_rows);
     }
     for (size_t k = 0; k < r->n_rows;) {
@@ -146,10 +155,10 @@ ht_status ht_routes_uses(const hearth_routes *r, ht_uses *out, ht_error *err)
         }
         while (end < r->n_rows && !r->rows[end].generated && r->rows[end].turn == r->rows[k].turn)
             end++;
-        add_batch(r, k, end, out, &n_ids, seen);
+        add_batch(r, k, end, out, &n_ids, at);
         k = end;
     }
-    free(seen);
+    free(at);
     return HT_OK;
 }
 

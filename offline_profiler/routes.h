@@ -35,13 +35,14 @@ struct hearth_routes {
 typedef struct ht_use {
     uint32_t layer, n, token; /* token: counts steps; a prompt is one */
     size_t first;             /* in experts, weights */
+    uint32_t n_tokens;        /* of a batch */
     bool batch;
 } ht_use;
 
 typedef struct ht_uses {
     ht_use *use;
     size_t n;
-    uint32_t *experts;
+    uint32_t *experts, *counts; /* counts: of a batch, tokens that took this expert */
     float *weights;
     uint32_t n_tokens, n_generated;
     size_t *token_at; /* [n_generated + 1] first use of each generated token */

@@ -17,10 +17,11 @@
  *           this one's. Each layer is foretold when it was used, and again twice as the token becomes clearer.
  * The constants are from a search over recorded routing; docs/experts.md tells of it. */
 enum { AVERAGES = 3, MEMORY = 256, SIMILAR = 44 };
-static const float DECAY[AVERAGES] = { 0.519f, 0.936f, 0.9872f }, PART[AVERAGES] = { 0.11f, 0.74f, 0.15f };
-static const float FLOOR = 0.063f; /* of a share: nothing is never used */
-static const double ROUND = 1.76;  /* what a whole round is worth */
-static const float FORGET = 1.0f / 44.0f, SHARP = 6.6f, DOUBT = 0.37f; /* likeness: per layer; its worth; weight of the share */
+static const float DECAY[AVERAGES] = { 0.519f, 0.936f, 0.9898f }, PART[AVERAGES] = { 0.17f, 0.68f, 0.15f };
+static const float PROMPT = 0.39f; /* what a token of a prompt is worth */
+static const float FLOOR = 0.066f; /* of a share: nothing is never used */
+static const double ROUND = 1.72;  /* what a whole round is worth */
+static const float FORGET = 1.0f / 8.2f, SHARP = 7.6f, DOUBT = 0.55f; /* likeness: per layer; its worth; weight of the share */
 static const uint32_t AGAIN[] = { 0, 4, 16 }; /* layers ago */
 /* A unit that is only foreseen counts as used every other time. */
 static const double FORESEEN = 1.0;
@@ -269,17 +270,21 @@ static void foretell_some(ht_cache *c, uint32_t il)
 
 /* ---- Use ---- */
 
-static void warm_up(ht_cache *c, uint32_t il, const uint32_t *experts, uint32_t n, bool batch)
+/* n_tokens 0: one token, or a batch of which no more is known. */
+static void warm_up(ht_cache *c, uint32_t il, const uint32_t *experts, const uint32_t *counts, uint32_t n,
+                    uint32_t n_tokens, bool batch)
 {
     const uint32_t base = il * c->n_expert;
     layer *l = &c->layers[il];
 
     for (int a = 0; a < AVERAGES; a++) {
+        const float kept = n_tokens ? powf(DECAY[a], (float)n_tokens) : DECAY[a];
+        const float worth = n_tokens ? PROMPT * (1.0f - kept) / (1.0f - DECAY[a]) : 1.0f;
         for (uint32_t e = 0; e < c->n_expert; e++)
-            c->average[a][base + e] *= DECAY[a];
+            c->average[a][base + e] *= kept;
         for (uint32_t i = 0; i < n; i++)
-            c->average[a][base + experts[i]] += 1.0f;
-        l->seen[a] = l->seen[a] * DECAY[a] + 1.0f;
+            c->average[a][base + experts[i]] += n_tokens ? worth * (float)counts[i] / (float)n_tokens : worth;
+        l->seen[a] = l->seen[a] * kept + worth;
     }
     for (uint32_t u = base; u < base + c->n_expert; u++) {
         set_share(c, u);
@@ -298,7 +303,8 @@ static void warm_up(ht_cache *c, uint32_t il, const uint32_t *experts, uint32_t 
     set_offsets(c, il);
 }
 
-void ht_cache_use(ht_cache *c, uint32_t il, const uint32_t *experts, uint32_t n, bool batch)
+static void use(ht_cache *c, uint32_t il, const uint32_t *experts, const uint32_t *counts, uint32_t n, uint32_t n_tokens,
+                bool batch)
 {
     const uint32_t base = il * c->n_expert;
 
@@ -311,8 +317,19 @@ void ht_cache_use(ht_cache *c, uint32_t il, const uint32_t *experts, uint32_t n,
             c->key[base + experts[i]] = -(double)c->count[base + experts[i]];
     }
     if (c->kind == HT_CACHE_HEAT)
-        warm_up(c, il, experts, n, batch);
+        warm_up(c, il, experts, counts, n, n_tokens, batch);
     c->layers[il].first = DIRTY;
+}
+
+void ht_cache_use(ht_cache *c, uint32_t il, const uint32_t *experts, uint32_t n, bool batch)
+{
+    use(c, il, experts, NULL, n, 0, batch);
+}
+
+void ht_cache_use_prompt(ht_cache *c, uint32_t il, const uint32_t *experts, const uint32_t *counts, uint32_t n,
+                         uint32_t n_tokens)
+{
+    use(c, il, experts, counts, n, n_tokens, true);
 }
 
 /* ---- Room ---- */

@@ -43,6 +43,10 @@ bool ht_cache_holds(const ht_cache *c, uint32_t unit);
 /* One step of a layer uses these units (each once, any order): counted as uses, their heat grows. `batch`: a prompt's chunk (each unit
  * met once for many tokens): weighs less than tokens of their own. Brings nothing in. */
 void ht_cache_use(ht_cache *c, uint32_t layer, const uint32_t *experts, uint32_t n, bool batch);
+/* The same for a prompt's chunk of which it is known how many of its n_tokens tokens took each of these: worth having, for the
+ * first tokens that are generated live on it. */
+void ht_cache_use_prompt(ht_cache *c, uint32_t layer, const uint32_t *experts, const uint32_t *counts, uint32_t n,
+                         uint32_t n_tokens);
 /* Room for a unit that is not held: which units leave, into out[max]; they count as gone and the unit as held. Returns their
  * number; UINT32_MAX: not possible (all else is pinned, or the budget is under its size), nothing is changed then. ahead: the unit is only
  * foreseen; it may only displace what is worth less, else UINT32_MAX. next_use: for BELADY, position of the unit's next use. */

@@ -132,7 +132,7 @@ Test(refusals, values_of_later_versions_by_name)
     REFUSED("opencl", "bench", "--device=opencl");
     REFUSED("direct", "perplexity", "--io", "direct", "-p", "x");
     REFUSED("cached", "logits", "--io", "cached", "--tokens", "1", "-o", "/dev/null");
-    REFUSED("--routing-trace", "bench", "--routing-trace", "x.csv");
+static const char *const later[] = { "plan", "serve", "template", "convert" };
 }
 
 Test(refusals, values_that_make_no_sense)
