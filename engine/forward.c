@@ -39,7 +39,7 @@ static ht_act carve_act(carver *c, size_t n, uint32_t k, bool quantised)
     return a;
 }
 
-static void layout(ht_forward *f, carver *c)
+static void layout(ht_forward *f, carver *c, bool streamed)
 {
     const ht_model *m = f->m;
     size_t n = f->batch, slots = n * m->max_used;
@@ -55,8 +55,10 @@ static void layout(ht_forward *f, carver *c)
     f->k = carve(c, n * kv, sizeof(float));
     f->v = carve(c, n * kv, sizeof(float));
     f->ao = carve_act(c, n, m->max_attn_out, q8);
-    f->h = carve_act(c, slots, m->max_ff, q8);
-    f->gathered = carve_act(c, m->max_expert > 1 ? slots : 0, m->d_model, q8);
+    /* A streamed prompt's experts are computed in groups: there is room for two that are chosen by every token. */
+    f->slots = (uint32_t)(streamed && m->max_used > 2 ? (2 * n > m->max_used ? 2 * n : m->max_used) : slots);
+    f->h = carve_act(c, f->slots, m->max_ff, q8);
+    f->gathered = carve_act(c, m->max_expert > 1 ? f->slots : 0, m->d_model, q8);
     f->conv_in = carve(c, n * m->max_conv, sizeof(float));
     f->conv_out = carve(c, n * m->max_conv, sizeof(float));
     f->z = carve(c, n * m->max_inner, sizeof(float));
@@ -68,7 +70,7 @@ static void layout(ht_forward *f, carver *c)
     f->expert_weights = carve(c, slots, sizeof(float));
     f->item_tokens = carve(c, slots, sizeof(uint32_t));
     f->item_weights = carve(c, slots, sizeof(float));
-    f->items = carve(c, (size_t)m->n_layer + m->max_expert, sizeof *f->items);
+    f->items = carve(c, (size_t)m->n_layer + m->max_expert + m->max_used, sizeof *f->items);
     f->clusters = carve(c, m->max_expert, sizeof *f->clusters);
     f->rows = carve(c, m->positions.host ? n : 0, sizeof *f->rows);
     f->rope_at = carve(c, m->n_ropes + 1, sizeof(size_t));
@@ -87,19 +89,29 @@ static void layout(ht_forward *f, carver *c)
     if (m->predict && m->predict->masks) {
         uint32_t rank = m->predict->max_rank;
         f->mask_words = (m->max_ff + 31) / 32;
-        f->mask = carve(c, slots * f->mask_words, sizeof(uint32_t));
+        f->mask = carve(c, (size_t)f->slots * f->mask_words, sizeof(uint32_t));
         f->scores = carve(c, rank ? n * m->max_ff : 0, sizeof(float));
         f->low = carve_act(c, n, rank, q8);
         f->before = carve_act(c, m->predict->residual ? n : 0, m->d_model, q8);
         f->predict_work = carve(c, 1, HT_PREDICT_WORK(m->d_model));
     }
+    if (streamed) {
+        if (m->embed.host != m->output.host) {
+            f->embed_ids = carve(c, n, sizeof *f->embed_ids);
+            f->embed_rows = carve(c, n, m->embed.stride);
+        }
+        f->guess = carve_act(c, 1, m->d_model, q8);
+        f->guess_router = carve(c, m->max_expert, sizeof(float));
+        f->guess_weights = carve(c, m->max_used, sizeof(float));
+        f->guess_ids = carve(c, m->max_used, sizeof(uint32_t));
+    }
 }
 
-uint64_t ht_forward_bytes(const ht_model *m, bool f32, bool sparse, uint32_t batch, uint32_t logit_rows)
+uint64_t ht_forward_bytes(const ht_model *m, bool streamed, bool f32, bool sparse, uint32_t batch, uint32_t logit_rows)
 {
     ht_forward f = { .m = m, .f32 = f32, .sparse = sparse, .batch = batch, .logit_rows = logit_rows };
     carver count = { 0 };
-    layout(&f, &count);
+    layout(&f, &count, streamed);
     return count.used;
 }
 
@@ -116,12 +128,12 @@ ht_status ht_forward_open(ht_forward *f, const ht_model *m, ht_store *store, ht_
     f->batch = batch;
     f->rope_ctx = rope_ctx;
     f->logit_rows = logit_rows;
-    f->bytes = (size_t)ht_forward_bytes(m, f32, sparse, batch, logit_rows);
+    f->bytes = (size_t)ht_forward_bytes(m, store->disk != NULL, f32, sparse, batch, logit_rows);
     f->memory = ht_mem_alloc(mem, f->bytes);
     if (!f->memory)
         return ht_fail(err, HT_ENOMEM, "scratch for %u tokens at once: %zu bytes", batch, f->bytes);
     carver c = { f->memory, 0 };
-    layout(f, &c);
+    layout(f, &c, store->disk != NULL);
     memset(f->loads, 0, m->n_layer * sizeof *f->loads);
     for (uint32_t i = 0; i < m->n_layer; i++)
         f->loads[i].density = -1.0f;
@@ -210,16 +222,36 @@ void ht_forward_tend(ht_forward *f)
     }
 }
 
+/* Rows of an embedding that is not in memory. */
+static ht_status fetch_rows(ht_forward *f, ht_op_embed *op, uint32_t n, ht_error *err)
+{
+    ht_status st;
+
+    if (!f->embed_rows)
+        return HT_OK;
+    if ((st = ht_disk_rows(f->store->disk, &op->table, op->ids, n, f->embed_rows, err)) != HT_OK)
+        return st;
+    for (uint32_t i = 0; i < n; i++)
+        f->embed_ids[i] = (int32_t)i;
+    op->ids = f->embed_ids;
+    op->table.host = f->embed_rows;
+    op->table.n = n;
+    return HT_OK;
+}
+
 /* Queues the embeddings of ids; with learnt positions, their sum with these. */
 static ht_status embed(ht_forward *f, uint32_t pos0, const int32_t *ids, uint32_t n, ht_error *err)
 {
     const ht_model *m = f->m;
     ht_op op[3];
     uint32_t n_ops = 1;
+    ht_status st;
 
     op[0] = (ht_op){ .kind = HT_OP_EMBED, .n_tok = n };
     op[0].embed =
         (ht_op_embed){ .table = m->embed, .ids = ids, .scale = m->embed_scale, .out = f->x, .out_stride = m->d_model };
+    if ((st = fetch_rows(f, &op[0].embed, n, err)) != HT_OK)
+        return st;
     if (m->positions.host) {
         if (pos0 > m->n_positions || n > m->n_positions - pos0)
             return ht_fail(err, HT_EINVAL, "this model has learnt %u positions, and no more can be computed",
@@ -274,10 +306,13 @@ ht_status ht_forward_run(ht_forward *f, ht_state *s, const int32_t *ids, uint32_
             uint32_t rows = n - t < f->logit_rows ? n - t : f->logit_rows;
             if ((st = logits(f, t, rows, cancel, err)) != HT_OK)
                 goto drain;
-            if (!on_logits(user, t, rows, f->logits))
+            if (!on_logits(user, t, rows, f->logits)) {
+                ht_store_release(f->store, &f->ticket);
                 return ht_fail(err, HT_ECANCELLED, "cancelled by the caller");
+            }
         }
     }
+    ht_store_release(f->store, &f->ticket);
     s->pos += n;
     f->n_single += n == 1;
     if (n == 1 && f->sparse)
@@ -290,5 +325,6 @@ drain:; /* what was queued refers to our buffers: let it end, or be dropped wher
     nothing.add = (ht_op_add){ .x = f->y, .y = f->y2, .x_stride = 1, .y_stride = 1, .k = 1, .ax = 0.0f, .ay = 0.0f };
     if (f->exec->ops->submit(f->exec, &nothing, 1, &done) == HT_OK)
         f->exec->ops->wait(f->exec, done, cancel);
+    ht_store_release(f->store, &f->ticket);
     return st;
 }

@@ -43,9 +43,12 @@ typedef struct ht_forward {
     float *expert_weights;
     uint32_t *item_tokens; /* [batch * n_used] */
     float *item_weights;
-    ht_ffn_item *items;    /* [n_layer + max_expert]: one per layer for dense and shared blocks, then the experts' */
+    ht_ffn_item *items;    /* [n_layer + max_expert + max_used]: one per layer for dense and shared blocks, then the
+                            * experts', then those of a token in the order in which they arrive */
     ht_cluster *clusters;  /* [max_expert] */
     int32_t *rows;         /* [batch] of the learnt positions */
+    ht_ticket ticket;      /* of the experts of the layer that is computed, or was computed last */
+    uint32_t slots;        /* rows of h and of gathered */
     float *rope;           /* [n_ropes][batch][n_rot] */
     size_t *rope_at;       /* [n_ropes] first float of each table */
     float *logits;         /* [logit_rows][n_vocab] */
@@ -56,6 +59,14 @@ typedef struct ht_forward {
     ht_act low;            /* [batch][max_rank] */
     ht_act before;         /* [batch][d_model] the residual stream, for predictors that read it */
     void *predict_work;
+
+    /* Streamed models. */
+    int32_t *embed_ids;    /* [batch] rows of the embedding read from the file: where it is not held */
+    uint8_t *embed_rows;
+    ht_act guess;          /* [1][d_model]: this layer's state, normed as the next one's */
+    float *guess_router, *guess_weights;
+    uint32_t *guess_ids;   /* [max_used] */
+    uint32_t guessed;      /* the layer they are of; 0: none */
 
     ht_mask_counts counts;                /* of passes of several */
 
@@ -75,7 +86,7 @@ typedef struct ht_forward {
 /* Called with n rows of logits, the first being that of token `first` of the pass; false: cancel. */
 typedef bool ht_logits_fn(void *user, uint32_t first, uint32_t n, const float *logits);
 
-uint64_t ht_forward_bytes(const ht_model *m, bool f32, bool sparse, uint32_t batch,
+uint64_t ht_forward_bytes(const ht_model *m, bool streamed, bool f32, bool sparse, uint32_t batch,
                           uint32_t logit_rows);
 ht_status ht_forward_open(ht_forward *f, const ht_model *m, ht_store *store, ht_exec *exec, const ht_mem *mem, bool f32,
                           bool sparse, uint32_t batch, uint32_t rope_ctx, uint32_t logit_rows, ht_error *err);

@@ -352,6 +352,22 @@ uint64_t ht_gguf_file_bytes(const ht_gguf *g, uint32_t file)
     return file < g->n_files ? g->files[file].map.bytes : 0;
 }
 
+bool ht_gguf_locate(const ht_gguf *g, const void *p, uint32_t *file, uint64_t *offset)
+{
+    const uintptr_t at = (uintptr_t)p;
+
+    for (uint32_t i = 0; i < g->n_files; i++) {
+        const ht_os_map *map = &g->files[i].map;
+        const uintptr_t begin = (uintptr_t)map->data;
+        if (!map->data || at < begin || at - begin >= map->bytes)
+            continue;
+        *file = i;
+        *offset = at - begin;
+        return true;
+    }
+    return false;
+}
+
 ht_status ht_gguf_check_size(const ht_gguf *g, ht_error *err)
 {
     for (uint32_t i = 0; i < g->n_files; i++) {
@@ -361,6 +377,15 @@ ht_status ht_gguf_check_size(const ht_gguf *g, ht_error *err)
                            ht_gguf_short(g->files[i].path), (ull)g->files[i].map.bytes, (ull)now);
     }
     return HT_OK;
+}
+
+void ht_gguf_forget(const ht_gguf *g)
+{
+    const size_t page = ht_os_page();
+
+    for (uint32_t i = 0; i < g->n_files; i++)
+        if (!g->files[i].borrowed && g->files[i].map.data)
+            ht_os_decommit((void *)(uintptr_t)g->files[i].map.data, (size_t)((g->files[i].map.bytes + page - 1) / page * page));
 }
 
 uint64_t ht_gguf_table_bytes(const ht_gguf *g)

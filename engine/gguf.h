@@ -60,6 +60,8 @@ void ht_gguf_close(ht_gguf **g); /* NULL and *NULL allowed */
 const char *ht_gguf_path(const ht_gguf *g, uint32_t file);
 uint32_t ht_gguf_n_files(const ht_gguf *g);
 int ht_gguf_fd(const ht_gguf *g, uint32_t file); /* -1 for memory */
+/* Where a byte of the mapping lies: which file, and at which offset. False: in none. */
+bool ht_gguf_locate(const ht_gguf *g, const void *p, uint32_t *file, uint64_t *offset);
 uint32_t ht_gguf_version(const ht_gguf *g);
 /* Whether the file (the first of a set) begins with "PWRI": PowerInfer's name for a model whose neurons are to be skipped. */
 bool ht_gguf_powerinfer(const ht_gguf *g);
@@ -69,6 +71,8 @@ ht_status ht_gguf_check_size(const ht_gguf *g, ht_error *err);
 /* Reads the whole file and compares it with the checksum at its end (ht_gguf_writer_seal). EFORMAT: it differs, or there is
  * none. */
 ht_status ht_gguf_verify(const ht_gguf *g, ht_error *err);
+/* The mapped pages are no longer this process's: they come back when they are touched. */
+void ht_gguf_forget(const ht_gguf *g);
 uint64_t ht_gguf_table_bytes(const ht_gguf *g); /* memory taken beside the mapping */
 
 uint64_t ht_gguf_n_kv(const ht_gguf *g);

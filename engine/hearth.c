@@ -163,6 +163,8 @@ static ht_status set_sparse(hearth_model *m, hearth_progress_fn *progress, void 
     ht_status st;
 
     m->sparse = true;
+    if (m->store.disk)
+        return HT_OK;
     if (!left) {
         left = ht_os_ram_available();
         left -= left / 8;
@@ -204,6 +206,123 @@ static ht_status open_own_predictors(hearth_model *m, const hearth_model_params 
     ht_status st = ht_predict_own(&m->m.predict, &m->m, err);
     m->own_predictors = m->m.predict != NULL;
     return st;
+}
+
+uint64_t ht_model_weights_taken(const hearth_model *m)
+{
+    return m->store.disk ? m->needs.held + m->needs.floor : m->m.weight_bytes;
+}
+
+void ht_model_share_budget(hearth_model *m)
+{
+    if (!m->store.disk)
+        return;
+    const uint64_t taken = m->needs.held + m->exec_bytes + m->table_bytes + m->reserved;
+    const uint64_t left = m->budget.ram_bytes > taken ? m->budget.ram_bytes - taken : 0;
+    ht_os_lock(&m->lock); /* no pass is under way */
+    ht_disk_set_budget(m->store.disk, left > m->needs.floor ? left < m->needs.all ? left : m->needs.all : m->needs.floor);
+    ht_os_unlock(&m->lock);
+}
+
+/* What there is for a model of which no budget is named. */
+static uint64_t free_memory(void)
+{
+    const uint64_t free_bytes = ht_os_ram_available();
+    return free_bytes - free_bytes / 8;
+}
+
+/* Weights, tables, and a session of a usual length. */
+static bool fits(const hearth_model *m, uint64_t limit)
+{
+    enum { USUAL_CONTEXT = 2048, LEAST_BATCH = 16 };
+    const ht_model *w = &m->m;
+    const uint32_t n = w->n_ctx_train < USUAL_CONTEXT ? w->n_ctx_train : USUAL_CONTEXT;
+    const uint64_t kv = (n + HT_KV_PAGE - 1) / HT_KV_PAGE * ht_state_set_bytes(w, m->f32 ? HT_F32 : HT_F16);
+
+    return w->weight_bytes + m->table_bytes + m->exec_bytes + ht_state_fixed_bytes(w) + kv +
+               ht_forward_bytes(w, false, m->f32, false, LEAST_BATCH, 1) <= limit;
+}
+
+hearth_status hearth_model_heat(hearth_model *m, const char *path, hearth_error *error)
+{
+    ht_error *err = ht_err(error), why;
+    char *copy;
+    ht_status st;
+
+    if (!m->store.disk)
+        return HEARTH_OK;
+    if ((st = (ht_status)hearth_model_fingerprint(m, m->fingerprint, error)) != HT_OK)
+        return (hearth_status)st;
+    copy = malloc(strlen(path) + 1);
+    if (!copy)
+        return (hearth_status)ht_fail(err, HT_ENOMEM, "path of the heat file");
+    strcpy(copy, path);
+    ht_os_lock(&m->lock);
+    ht_gguf_forget(m->gguf);
+    free(m->heat);
+    m->heat = copy;
+    m->heat_written = ht_os_now();
+    if ((st = ht_disk_read_heat(m->store.disk, path, m->fingerprint, &why)) == HT_OK)
+        st = ht_disk_plan_fill(m->store.disk, err);
+    else if (st == HT_ENOMEM)
+        ht_fail(err, st, "%s", why.text);
+    else if (st != HT_EIO) /* the first run has none */
+        ht_model_log(m, HEARTH_LOG_WARN, "%s", why.text);
+    ht_disk_fill(m->store.disk);
+    ht_os_unlock(&m->lock);
+    return st == HT_ENOMEM ? HEARTH_ENOMEM : HEARTH_OK;
+}
+
+void ht_model_keep_heat(hearth_model *m, bool at_end)
+{
+    static const double PERIOD = 300.0; /* seconds */
+    ht_error why;
+
+    if (!m->heat || !m->store.disk || !ht_disk_get_counts(m->store.disk).wanted || (!at_end && ht_os_now() - m->heat_written < PERIOD))
+        return;
+    m->heat_written = ht_os_now();
+    if (ht_disk_write_heat(m->store.disk, m->heat, m->fingerprint, &why) != HT_OK)
+        ht_model_log(m, HEARTH_LOG_WARN, "%s", why.text);
+}
+
+/* Reads what is held of a model that does not fit, and makes room for its experts. */
+static ht_status open_disk(hearth_model *m, const hearth_model_params *p, const ht_disk_params *hooks, ht_error *err)
+{
+    ht_disk_params disk = hooks ? *hooks : (ht_disk_params){ 0 };
+    ht_status st = ht_disk_needs_of(&m->needs, &m->m, err);
+
+    if (st != HT_OK)
+        return st;
+    if (!m->budget.ram_bytes)
+        m->budget.ram_bytes = free_memory();
+    m->table_bytes += m->needs.tables;
+    const uint64_t needed = m->needs.held + m->needs.floor + m->table_bytes + m->exec_bytes +
+                            ht_state_fixed_bytes(&m->m) + ht_state_set_bytes(&m->m, HT_Q4_0) +
+                            ht_forward_bytes(&m->m, true, m->f32, m->sparse, 1, 1);
+    if (needed > m->budget.ram_bytes)
+        return ht_fail(err, HT_ENOMEM,
+                       "streaming this model from disk takes at least %.1f MiB: %.1f of weights that every token needs, "
+                       "%.1f of the experts that one token uses, the rest for tables and scratch; that is %.1f MiB more "
+                       "than there are (--ram)",
+                       (double)needed / (1 << 20), (double)m->needs.held / (1 << 20), (double)m->needs.floor / (1 << 20),
+                       (double)(needed - m->budget.ram_bytes) / (1 << 20));
+    const uint64_t left = m->budget.ram_bytes - (needed - m->needs.floor);
+    disk.budget = left < m->needs.all ? left : m->needs.all;
+    disk.io = p->io == HEARTH_IO_CACHED ? HT_IO_CACHED : HT_IO_DIRECT;
+    disk.progress = p->progress;
+    disk.progress_user = p->progress_user;
+    m->store.prefetch = p->prefetch == HEARTH_PREFETCH_OFF  ? HT_PREFETCH_OFF
+                        : p->prefetch == HEARTH_PREFETCH_ON ? HT_PREFETCH_ON
+                                                            : HT_PREFETCH_AUTO;
+    if ((st = ht_disk_open(&m->store.disk, &m->m, &disk, err)) != HT_OK)
+        return st;
+    ht_gguf_forget(m->gguf);
+    if ((st = ht_disk_plan_fill(m->store.disk, err)) != HT_OK)
+        return st;
+    ht_disk_fill(m->store.disk);
+    ht_model_log(m, HEARTH_LOG_INFO, "experts come from the disk: %.0f MiB of weights are held, %.0f of %.0f MiB are for experts",
+                 (double)m->needs.held / (1 << 20), (double)disk.budget / (1 << 20), (double)m->needs.all / (1 << 20));
+    return HT_OK;
 }
 
 static ht_status describe(hearth_model *m, ht_error *err)
@@ -248,6 +367,48 @@ static void name_file(ht_error *err, const char *path)
 hearth_status hearth_model_open(hearth_model **out, const char *path, const hearth_model_params *params,
                                 hearth_error *error)
 {
+    return ht_model_open(out, path, params, NULL, error);
+}
+
+/* Whether a file is streamed, as far as its size tells. */
+static bool too_large(const hearth_model *m, const hearth_model_params *p)
+{
+    const uint64_t limit = m->budget.ram_bytes ? m->budget.ram_bytes : free_memory();
+    uint64_t bytes = 0;
+
+    for (uint64_t i = 0; i < ht_gguf_n_tensors(m->gguf); i++)
+        bytes += ht_gguf_tensor_at(m->gguf, i)->bytes;
+    return p->io == HEARTH_IO_DIRECT || p->io == HEARTH_IO_CACHED || (p->io == HEARTH_IO_AUTO && bytes > limit);
+}
+
+static ht_status open_weights(hearth_model *m, const hearth_model_params *p, const ht_disk_params *hooks, bool streamed,
+                              ht_error *err)
+{
+    ht_status st = open_executor(m, p, err);
+
+    if (st != HT_OK)
+        return st;
+    if (p->io == HEARTH_IO_AUTO && m->budget.ram_bytes && !fits(m, m->budget.ram_bytes))
+        streamed = true;
+    if (streamed && (m->m.pack || m->m.columns)) { /* slots know the plain layout only */
+        streamed = false;
+        if (p->io != HEARTH_IO_AUTO)
+            ht_model_log(m, HEARTH_LOG_WARN, "%s models are not streamed in this version: the system pages them in",
+                         m->m.pack ? "packed" : "PowerInfer's");
+    }
+    if (streamed) {
+        ht_ahead_close(&m->ahead);
+        if ((st = open_disk(m, p, hooks, err)) != HT_OK)
+            return st;
+    }
+    if ((st = open_sparse(m, p, err)) != HT_OK)
+        return st;
+    return open_own_predictors(m, p, err);
+}
+
+hearth_status ht_model_open(hearth_model **out, const char *path, const hearth_model_params *params,
+                            const ht_disk_params *hooks, hearth_error *error)
+{
     ht_error *err = ht_err(error);
     hearth_model_params p;
     ht_status st;
@@ -274,7 +435,8 @@ hearth_status hearth_model_open(hearth_model **out, const char *path, const hear
         st = ht_fail(err, HT_ECANCELLED, "cancelled");
         goto fail;
     }
-    if (!p.vocab_only && p.io != HEARTH_IO_MMAP && (st = read_ahead(m, err)) != HT_OK)
+    const bool streamed = !p.vocab_only && too_large(m, &p);
+    if (!p.vocab_only && p.io != HEARTH_IO_MMAP && !streamed && (st = read_ahead(m, err)) != HT_OK)
         goto fail;
     if ((st = open_vocabulary(m, p.vocab_only, err)) != HT_OK)
         goto fail;
@@ -288,8 +450,7 @@ hearth_status hearth_model_open(hearth_model **out, const char *path, const hear
         }
         m->table_bytes = ht_gguf_table_bytes(m->gguf) + m->m.table_bytes + (m->tok ? ht_tokenizer_bytes(m->tok) : 0);
         ht_store_open(&m->store, &m->m);
-        if ((st = open_executor(m, &p, err)) != HT_OK || (st = open_sparse(m, &p, err)) != HT_OK ||
-            (st = open_own_predictors(m, &p, err)) != HT_OK)
+        if ((st = open_weights(m, &p, hooks, streamed, err)) != HT_OK)
             goto fail;
     }
     if ((st = describe(m, err)) != HT_OK)
@@ -326,6 +487,8 @@ void hearth_model_close(hearth_model **mp)
         return;
     ht_ahead_close(&m->ahead);
     if (m->exec)
+        ht_model_keep_heat(m, true);
+    if (m->exec)
         m->exec->ops->close(m->exec);
     ht_topology_deinit(&m->topology);
     ht_store_close(&m->store);
@@ -334,6 +497,7 @@ void hearth_model_close(hearth_model **mp)
     ht_model_free(&m->m);
     ht_tokenizer_close(&m->tok);
     ht_gguf_close(&m->gguf);
+    free(m->heat);
     free(m->name);
     free(m->description);
     free(m->demo_prompt);
@@ -375,6 +539,13 @@ hearth_status hearth_model_get_info(const hearth_model *m, hearth_model_info *ou
                             .recurrent = w->recurrent,
                             .precision = m->f32 ? HEARTH_PRECISION_F32 : HEARTH_PRECISION_FAST,
                             .own_predictors = m->own_predictors };
+    i.io = "mmap";
+    if (m->store.disk) {
+        i.held_bytes = m->needs.held;
+        i.expert_bytes = m->needs.all;
+        i.expert_cache_bytes = ht_disk_budget(m->store.disk);
+        i.io = ht_disk_reader_info(m->store.disk).direct ? "direct" : "cached";
+    }
     if (m->tok) {
         const ht_vocab_info *v = ht_tokenizer_info(m->tok);
         i.n_vocab = w->arch ? w->n_vocab : v->n_vocab;
@@ -414,7 +585,7 @@ hearth_status hearth_model_predict(hearth_model *m, const char *profile, hearth_
     if (p->masks && !ht_activation_has_zeros(m->m.act))
         st = ht_fail(err, HT_EINVAL, "%s foretells zeros, and the activation %s has none", profile,
                      ht_activation_name(m->m.act));
-    uint64_t taken = m->m.weight_bytes + m->exec_bytes + m->table_bytes, budget = m->budget.ram_bytes;
+    uint64_t taken = ht_model_weights_taken(m) + m->exec_bytes + m->table_bytes, budget = m->budget.ram_bytes;
     if (st == HT_OK && budget && (budget < taken || budget - taken < p->bytes))
         st = ht_fail(err, HT_ENOMEM, "the signs of the weights, for predictors, take %.0f MiB more than the budget",
                      (double)(p->bytes + taken - budget) / (1 << 20));
@@ -440,6 +611,9 @@ hearth_status hearth_model_predict(hearth_model *m, const char *profile, hearth_
         ht_predict_close(&p);
         return (hearth_status)st;
     }
+    ht_os_lock(&m->budget_lock);
+    ht_model_share_budget(m);
+    ht_os_unlock(&m->budget_lock);
     if (p->bytes)
         ht_model_log(m, HEARTH_LOG_INFO, "signs of the weights, for predictors: %.0f MiB, made in %.1f s",
                      (double)p->bytes / (1 << 20), ht_os_now() - t0);

@@ -92,7 +92,13 @@ typedef enum hearth_precision { HEARTH_PRECISION_FAST, HEARTH_PRECISION_F32 } he
  * would, and tokens may differ: a PowerInfer model (docs/powerinfer.md) and a packed model that was made with a quality
  * (docs/pack.md); OFF and EXACT leave them alone. */
 typedef enum hearth_sparsity { HEARTH_SPARSITY_AUTO, HEARTH_SPARSITY_OFF, HEARTH_SPARSITY_EXACT } hearth_sparsity;
-typedef enum hearth_io { HEARTH_IO_AUTO, HEARTH_IO_MMAP } hearth_io;
+/* Where weights come from. MMAP: the mapped file, which the system pages in. DIRECT and CACHED: memory of the model's own,
+ * filled by reads that pass the system's page cache by, or go through it; experts (and blocks of dense models) that do not
+ * fit into ram_bytes come from the file as they are needed. AUTO: MMAP, with reading ahead, where all fits, else the
+ * faster of the other two. Changes no bit of any result. */
+typedef enum hearth_io { HEARTH_IO_AUTO, HEARTH_IO_MMAP, HEARTH_IO_DIRECT, HEARTH_IO_CACHED } hearth_io;
+/* Reading experts before they are known to be needed, by a guess. AUTO: as long as it pays. */
+typedef enum hearth_prefetch { HEARTH_PREFETCH_AUTO, HEARTH_PREFETCH_OFF, HEARTH_PREFETCH_ON } hearth_prefetch;
 typedef enum hearth_kv_type { HEARTH_KV_F16, HEARTH_KV_F32, HEARTH_KV_Q8_0, HEARTH_KV_Q4_0 } hearth_kv_type;
 
 typedef struct hearth_model_params {
@@ -114,6 +120,7 @@ typedef struct hearth_model_params {
     void *progress_user;
     const hearth_allocator *allocator; /* borrowed until the model is closed */
     bool ignore_predictors;     /* of a PowerInfer model under AUTO: its own are not used */
+    hearth_prefetch prefetch;
 } hearth_model_params;
 #define HEARTH_MODEL_PARAMS_INIT { .size = sizeof(hearth_model_params) }
 
@@ -135,6 +142,12 @@ HEARTH_API void hearth_model_close(hearth_model **m);
  * not have, or the model was opened with sparsity OFF or for its vocabulary only), EBUSY (a session is open, or predictors
  * are in use already), EFORMAT, EUNSUPPORTED, EIO, ENOMEM; the model then stays as it was. */
 HEARTH_API hearth_status hearth_model_predict(hearth_model *m, const char *profile, hearth_error *err);
+
+/* Of a model that is streamed from disk: keeps in a file, from run to run, which experts are used most. Read now, if it is
+ * there, and slots are filled by it behind the computing; written now and then and when the model closes. A file that is
+ * damaged or of another model is told to the log callback and written anew. Nothing happens for models that are not
+ * streamed. Fails: ENOMEM, EIO (the model's file has been cut). */
+HEARTH_API hearth_status hearth_model_heat(hearth_model *m, const char *path, hearth_error *err);
 
 /* The thread that calls computes too, beside the model's own. Those are bound to processors where that helps; this
  * binds the calling thread alike, to the processor left for it (bind false: lets it run anywhere again). For
@@ -165,6 +178,10 @@ typedef struct hearth_model_info {
     float pack_quality;        /* of a packed model: the loss that its own predictors may spend; negative: it has none */
     bool predicts;             /* predictors are in use */
     bool own_predictors;       /* the file's own predictors choose the neurons (under AUTO) */
+    /* Of a model that is streamed from disk, else 0: weights that are held in memory, what there is now for experts, and
+     * what all of them would take. */
+    uint64_t held_bytes, expert_cache_bytes, expert_bytes;
+    const char *io;            /* "mmap"; "direct" or "cached": streamed */
 } hearth_model_info;
 HEARTH_API hearth_status hearth_model_get_info(const hearth_model *m, hearth_model_info *info);
 
@@ -318,6 +335,11 @@ typedef struct hearth_stats {
     uint64_t mask_neurons, mask_active, mask_predicted, mask_hit;
     uint64_t thread_scratch_bytes;         /* of the model's threads, shared by its sessions */
     uint64_t single_passes;                /* such passes: decoding steps, and prompts of one token */
+    /* Models streamed from disk, 0 for others. Experts (and dense blocks) that passes of one token needed, and of them those
+     * that were in memory; those read ahead because the next layer's router was guessed, and of them those needed. */
+    uint64_t experts_wanted, experts_hit, experts_foreseen, experts_foreseen_hit;
+    uint64_t disk_bytes_read;              /* by this session's passes */
+    double io_wait_seconds;                /* in these passes, with nothing to compute */
 } hearth_stats;
 HEARTH_API hearth_status hearth_session_get_stats(const hearth_session *s, hearth_stats *stats);
 

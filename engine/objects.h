@@ -24,6 +24,7 @@ struct hearth_model {
     ht_budget budget;     /* 0: what is free */
     uint64_t reserved;    /* of it by open sessions: whole contexts, scratch */
     uint64_t exec_bytes;  /* scratch of the executor's threads */
+    ht_disk_needs needs;  /* of a streamed model */
     uint64_t table_bytes; /* vocabulary, names, vectors as float32: what opening took beside the mapping */
     ht_ahead ahead;       /* of the file, for the first pass */
     ht_os_mutex budget_lock; /* over reserved: sessions open and close in any thread */
@@ -37,6 +38,9 @@ struct hearth_model {
     bool own_predictors;  /* those of the file itself, which others may replace */
     hearth_log_fn *log;
     void *log_user;
+    char *heat;           /* path, NULL: none */
+    char fingerprint[33]; /* where there is heat */
+    double heat_written;  /* ht_os_now() */
     char *name, *description, *demo_prompt, *chat_template;
 };
 
@@ -54,6 +58,18 @@ struct hearth_session {
 
 /* Frees what hearth_model_replace keeps. */
 void ht_model_forget_replaced(hearth_model *m);
+
+/* Opens a model with hooks under its reads (tests): fault, fault_user and no_uring of hooks, NULL: none. */
+hearth_status ht_model_open(hearth_model **out, const char *path, const hearth_model_params *params,
+                            const ht_disk_params *hooks, hearth_error *error);
+
+/* What weights take of the budget in any case: all of them, or, of a streamed model, what is held and the smallest cache. */
+uint64_t ht_model_weights_taken(const hearth_model *m);
+/* A streamed model's experts get what its sessions leave. Takes the model's lock; budget_lock is held. */
+void ht_model_share_budget(hearth_model *m);
+
+/* Writes the heat file, where there is one and it is due. at_end: it always is. */
+void ht_model_keep_heat(hearth_model *m, bool at_end);
 
 /* The vocabulary that a sampler was opened for. */
 uint32_t ht_sampler_n_vocab(const hearth_sampler *s);

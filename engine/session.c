@@ -6,7 +6,8 @@
 
 #include "engine/objects.h"
 
-enum { DEFAULT_BATCH = 512, SCRATCH_GOAL = 128 << 20, MAX_CONTEXT = 1 << 28 };
+enum { DEFAULT_BATCH = 512, STREAM_BATCH = 2048, SCRATCH_GOAL = 128 << 20, STREAM_SCRATCH_GOAL = 1 << 30,
+       USUAL_CONTEXT = 4096, MAX_CONTEXT = 1 << 28 };
 
 static ht_type kv_type_of(hearth_kv_type t)
 {
@@ -26,6 +27,7 @@ static ht_status choose_context(const hearth_model *m, uint32_t asked, uint64_t 
                                 uint32_t *n_ctx, ht_error *err)
 {
     const ht_model *w = &m->m;
+    const uint64_t weights = ht_model_weights_taken(m);
     uint64_t fixed = scratch + m->exec_bytes + m->table_bytes + ht_state_fixed_bytes(w);
     uint64_t budget = m->budget.ram_bytes, left, sets;
     uint32_t want = asked ? asked : w->n_ctx_train;
@@ -39,10 +41,14 @@ static ht_status choose_context(const hearth_model *m, uint32_t asked, uint64_t 
     fixed += budget ? m->store.planned : m->store.planned - m->store.built;
     if (budget) {
         fixed += m->reserved;
-        left = budget > fixed + w->weight_bytes ? budget - fixed - w->weight_bytes : 0;
+        left = budget > fixed + weights ? budget - fixed - weights : 0;
     } else {
         left = ht_os_ram_available();
-        left = left - left / 8 > fixed + w->weight_bytes ? left - left / 8 - fixed - w->weight_bytes : 0;
+        left = left - left / 8 > fixed + weights ? left - left / 8 - fixed - weights : 0;
+    }
+    if (m->store.disk && !asked) { /* what is not for the context is for experts */
+        const uint64_t usual = (uint64_t)(USUAL_CONTEXT / HT_KV_PAGE) * set_bytes, share = left / 8;
+        left = share > usual ? share : left < usual ? left : usual;
     }
     sets = set_bytes ? left / set_bytes : left ? UINT32_MAX : 0;
     uint64_t fit = sets > UINT32_MAX / HT_KV_PAGE ? UINT32_MAX : sets * HT_KV_PAGE;
@@ -56,13 +62,13 @@ static ht_status choose_context(const hearth_model *m, uint32_t asked, uint64_t 
             err, HT_ENOMEM,
             "a context of %u needs %.0f MiB beside %.0f MiB of weights and %.0f MiB of scratch, %.0f MiB more than "
             "the budget: lower --ctx or --kv-type, or raise --ram",
-            asked, mib(kv), mib(w->weight_bytes), mib(fixed), ceil(mib(kv + w->weight_bytes + fixed - budget)));
+            asked, mib(kv), mib(weights), mib(fixed), ceil(mib(kv + weights + fixed - budget)));
     }
     if (fit < want && !asked) {
         if (budget && fit == 0)
             return ht_fail(err, HT_ENOMEM,
                            "%.0f MiB of weights and %.0f MiB of scratch leave no room for a context in %.0f MiB (--ram)",
-                           mib(w->weight_bytes), mib(fixed), mib(budget));
+                           mib(weights), mib(fixed), mib(budget));
         want = fit < 2048 ? (w->n_ctx_train < 2048 ? w->n_ctx_train : 2048) : (uint32_t)fit;
         if (budget && fit < want)
             want = (uint32_t)fit;
@@ -74,7 +80,7 @@ static ht_status choose_context(const hearth_model *m, uint32_t asked, uint64_t 
 /* What a budget has to hold beside neuron-major parts for a context of n. */
 static uint64_t needed(const hearth_model *m, uint64_t n, uint64_t scratch, uint64_t set_bytes)
 {
-    return scratch + m->exec_bytes + m->table_bytes + ht_state_fixed_bytes(&m->m) + m->reserved + m->m.weight_bytes +
+    return scratch + m->exec_bytes + m->table_bytes + ht_state_fixed_bytes(&m->m) + m->reserved + ht_model_weights_taken(m) +
            (n + HT_KV_PAGE - 1) / HT_KV_PAGE * set_bytes;
 }
 
@@ -97,12 +103,13 @@ static void make_room(hearth_model *m, uint32_t asked, uint64_t scratch, uint64_
 }
 
 /* What a session's scratch may take where the caller names no batch: a quarter of what a budget leaves beside the weights.
- * The batch changes no bit, only how fast a prompt is read. */
+ * The batch changes no bit, only how fast a prompt is read. A streamed model reads each expert once a batch: large ones pay. */
 static uint64_t scratch_goal(const hearth_model *m)
 {
-    uint64_t taken = m->m.weight_bytes + m->exec_bytes + m->table_bytes + m->store.planned, budget = m->budget.ram_bytes;
-    uint64_t share = budget > taken ? (budget - taken) / 4 : 0;
-    return budget && share < SCRATCH_GOAL ? share : SCRATCH_GOAL;
+    const uint64_t taken = ht_model_weights_taken(m) + m->exec_bytes + m->table_bytes + m->store.planned;
+    const uint64_t budget = m->budget.ram_bytes, share = budget > taken ? (budget - taken) / 4 : 0;
+    const uint64_t most = m->store.disk ? STREAM_SCRATCH_GOAL : SCRATCH_GOAL;
+    return budget && share < most ? share : most;
 }
 
 hearth_status hearth_session_open(hearth_session **out, hearth_model *m, const hearth_session_params *params,
@@ -125,8 +132,8 @@ hearth_status hearth_session_open(hearth_session **out, hearth_model *m, const h
     }
     rows = (4u << 20) / (m->m.n_vocab * 4u);
     rows = rows < 1 ? 1 : rows > 64 ? 64 : rows;
-    batch = p.batch ? p.batch : DEFAULT_BATCH;
-    while (!p.batch && batch > 16 && ht_forward_bytes(&m->m, m->f32, m->sparse, batch, rows) > scratch_goal(m))
+    batch = p.batch ? p.batch : m->store.disk ? STREAM_BATCH : DEFAULT_BATCH;
+    while (!p.batch && batch > 16 && ht_forward_bytes(&m->m, m->store.disk != NULL, m->f32, m->sparse, batch, rows) > scratch_goal(m))
         batch /= 2;
     if (batch > (1u << 16))
         batch = 1u << 16;
@@ -137,14 +144,14 @@ hearth_status hearth_session_open(hearth_session **out, hearth_model *m, const h
     s->pending = -1;
     uint64_t set_bytes = ht_state_set_bytes(&m->m, kv) + ht_state_set_table_bytes(&m->m);
     uint64_t span = ht_state_partial_bytes(&m->m, 1); /* grows by a span, a page's share of it goes with the page */
-    uint64_t scratch = ht_forward_bytes(&m->m, m->f32, m->sparse, batch, rows) + span;
+    uint64_t scratch = ht_forward_bytes(&m->m, m->store.disk != NULL, m->f32, m->sparse, batch, rows) + span;
     set_bytes += (span * HT_KV_PAGE + HT_ATTEND_SPAN - 1) / HT_ATTEND_SPAN;
     ht_os_lock(&m->budget_lock);
     /* The context comes before a large batch, as far as the caller says how long it is. */
     while (!p.batch && batch > 16 && m->budget.ram_bytes && p.n_ctx <= MAX_CONTEXT &&
            needed(m, p.n_ctx ? p.n_ctx : 1, scratch, set_bytes) > m->budget.ram_bytes) {
         batch /= 2;
-        scratch = ht_forward_bytes(&m->m, m->f32, m->sparse, batch, rows) + span;
+        scratch = ht_forward_bytes(&m->m, m->store.disk != NULL, m->f32, m->sparse, batch, rows) + span;
     }
     make_room(m, p.n_ctx, scratch, set_bytes);
     st = choose_context(m, p.n_ctx, scratch, set_bytes, &n_ctx, err);
@@ -152,6 +159,7 @@ hearth_status hearth_session_open(hearth_session **out, hearth_model *m, const h
         uint64_t sets = (n_ctx + (uint64_t)HT_KV_PAGE - 1) / HT_KV_PAGE;
         s->reserved = scratch + ht_state_fixed_bytes(&m->m) + sets * set_bytes;
         m->reserved += s->reserved;
+        ht_model_share_budget(m);
     }
     ht_os_unlock(&m->budget_lock);
     /* Rotations that depend on the context's length go by what was asked for, never by what a budget made of it: a plan
@@ -180,6 +188,7 @@ void hearth_session_close(hearth_session **sp)
     ht_state_close(&s->state);
     ht_os_lock(&s->model->budget_lock);
     s->model->reserved -= s->reserved;
+    ht_model_share_budget(s->model);
     ht_os_unlock(&s->model->budget_lock);
     free(s);
     *sp = NULL;
@@ -201,6 +210,29 @@ static bool deliver_rows(void *user, uint32_t first, uint32_t n, const float *lo
     return true;
 }
 
+/* One pass; what it read from the disk is this session's. The model's lock is held. */
+static ht_status pass(hearth_session *s, const hearth_token *ids, uint32_t n, ht_logits_fn *on_logits, void *user,
+                      ht_error *err)
+{
+    ht_disk *disk = s->model->store.disk;
+    const ht_disk_counts before = disk ? ht_disk_get_counts(disk) : (ht_disk_counts){ 0 };
+    const ht_status st = ht_forward_run(&s->forward, &s->state, ids, n, on_logits, user, &s->cancel, err);
+
+    if (!disk)
+        return st;
+    const ht_disk_counts now = ht_disk_get_counts(disk);
+    s->stats.disk_bytes_read += now.bytes - before.bytes;
+    s->stats.io_wait_seconds += now.wait_seconds - before.wait_seconds;
+    s->stats.experts_foreseen += now.foreseen - before.foreseen;
+    s->stats.experts_foreseen_hit += now.used - before.used;
+    if (n == 1) {
+        s->stats.experts_wanted += now.wanted - before.wanted;
+        s->stats.experts_hit += now.hits - before.hits;
+    }
+    ht_model_keep_heat(s->model, false);
+    return st;
+}
+
 ht_status ht_session_compute(hearth_session *s, const hearth_token *ids, size_t n, hearth_logits_fn *on_logits,
                              void *user, ht_error *err)
 {
@@ -211,6 +243,8 @@ ht_status ht_session_compute(hearth_session *s, const hearth_token *ids, size_t 
         return ht_fail(err, HT_EINVAL, "a cancelled pass left this model's state half-way: rewind to 0 first");
     /* A cut file and a failing disk are found here, with a sentence, where the look comes before the touch. */
     if ((st = ht_gguf_check_size(s->model->gguf, err)) != HT_OK)
+        return st;
+    if (s->model->store.disk && (st = ht_disk_check(s->model->store.disk, err)) != HT_OK)
         return st;
     if (ht_ahead_failed(&s->model->ahead))
         return ht_fail(err, HT_EIO, "%s: the weights cannot be read from the disk", ht_gguf_path(s->model->gguf, 0));
@@ -225,8 +259,7 @@ ht_status ht_session_compute(hearth_session *s, const hearth_token *ids, size_t 
         uint32_t k = n - i < s->forward.batch ? (uint32_t)(n - i) : s->forward.batch;
         rows.base = i;
         ht_os_lock(&s->model->lock);
-        st =
-            ht_forward_run(&s->forward, &s->state, ids + i, k, on_logits ? deliver_rows : NULL, &rows, &s->cancel, err);
+        st = pass(s, ids + i, k, on_logits ? deliver_rows : NULL, &rows, err);
         ht_os_unlock(&s->model->lock);
         s->has_logits = st == HT_OK;
         s->last_row = on_logits ? (k - 1) % s->forward.logit_rows : 0;

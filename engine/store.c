@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * The store over a mapped file; see store.h. */
+ * Leases, and neuron-major parts; see store.h. Slots filled from the file are in disk.c. */
 #include "engine/store.h"
 
 #include <stdlib.h>
@@ -16,23 +16,133 @@ void ht_store_open(ht_store *s, const ht_model *m)
 
 void ht_store_close(ht_store *s)
 {
+    ht_disk_close(s->disk);
     if (s->memory)
         ht_os_release(s->memory, s->reserved);
     free(s->blocks);
     *s = (ht_store){ 0 };
 }
 
-ht_status ht_store_want(ht_store *s, const ht_cluster *clusters, uint32_t n, uint32_t deadline_layer, ht_ticket *t)
+enum {
+    POLL_US = 20000,         /* the wish to stop is looked at as often */
+    WINDOW_BYTES = 128 << 20 /* of a prompt's experts that are on their way, at most: the disk has enough to do */
+};
+
+/* Guesses are judged each so many layers; where too few were right they rest for longer. A wrong one costs the disk's time
+ * and takes a place, a right one hides a read: what share pays is in docs/streaming.md. */
+enum { JUDGE_STEPS = 256, JUDGE_REST = 8192, JUDGE_LEAST = 16 };
+static const double JUDGE_SHARE = 0.4;
+
+/* What a ticket may pin: the other half is for what is foreseen, and for what is used often. */
+static uint64_t most_pinned(const ht_store *s) { return ht_disk_budget(s->disk) / 2; }
+
+ht_status ht_store_more(ht_store *s, ht_ticket *t)
 {
-    (void)deadline_layer; /* the pager knows no deadlines */
+    uint64_t coming = 0;
+
+    if (!s->disk) {
+        t->to = t->n;
+        return HT_OK;
+    }
+    for (uint32_t i = t->from; i < t->to; i++)
+        if (ht_disk_presence(s->disk, t->clusters[i].layer, t->clusters[i].expert) == HT_COMING)
+            coming += ht_disk_unit_bytes(s->disk, t->clusters[i].layer);
+    for (; t->to < t->n; t->to++) {
+        const ht_cluster *c = &t->clusters[t->to];
+        const uint64_t bytes = ht_disk_unit_bytes(s->disk, c->layer);
+        if (!t->few && t->bytes && (t->bytes + bytes > most_pinned(s) || coming > WINDOW_BYTES))
+            return HT_OK;
+        if (!ht_disk_pin(s->disk, c->layer, c->expert))
+            return t->bytes ? HT_OK : HT_ENOMEM;
+        if (ht_disk_presence(s->disk, c->layer, c->expert) == HT_COMING)
+            coming += bytes;
+        t->bytes += bytes;
+    }
+    if (t->n)
+        ht_disk_forget(s->disk, t->clusters[0].layer);
+    return HT_OK;
+}
+
+ht_status ht_store_want(ht_store *s, const ht_cluster *clusters, uint32_t n, bool batch, ht_ticket *t)
+{
     for (uint32_t i = 0; i < n; i++) {
         const ht_cluster *c = &clusters[i];
         if (c->layer >= s->m->n_layer || c->expert >= s->m->layers[c->layer].ffn.n_expert ||
             c->first > s->m->layers[c->layer].ffn.n_ff || c->n > s->m->layers[c->layer].ffn.n_ff - c->first)
             return HT_EINVAL;
     }
-    *t = (ht_ticket){ clusters, n };
-    return HT_OK;
+    *t = (ht_ticket){ .clusters = clusters, .n = n, .few = !batch };
+    if (s->disk)
+        ht_disk_use(s->disk, clusters, n, batch);
+    const ht_status st = ht_store_more(s, t);
+    if (s->disk)
+        ht_disk_fill(s->disk);
+    return st;
+}
+
+void ht_store_foresee_next(ht_store *s, uint32_t layer, const uint32_t *experts, uint32_t n)
+{
+    const ht_model *m = s->m;
+
+    if (!s->disk || s->prefetch == HT_PREFETCH_OFF)
+        return;
+    for (uint32_t i = 0; experts && i < n; i++)
+        ht_disk_foresee(s->disk, layer + 1, experts[i], false);
+    for (uint32_t k = 1; !experts && k < m->n_layer; k++) {
+        const uint32_t il = (layer + k) % m->n_layer;
+        const ht_ffn *ff = &m->layers[il].ffn;
+        if (ff->router.host && (k > 1 || il == 0)) /* nobody knows what the next token will choose */
+            return;
+        for (uint32_t e = 0; e < ff->n_expert; e++)
+            if (ht_disk_foreseen_bytes(s->disk) > WINDOW_BYTES || !ht_disk_foresee(s->disk, il, e, true))
+                return;
+        if (ff->router.host)
+            return;
+    }
+}
+
+bool ht_store_guesses(ht_store *s)
+{
+    ht_store_judge *j = &s->judge;
+
+    if (!s->disk || s->prefetch == HT_PREFETCH_OFF)
+        return false;
+    if (s->prefetch == HT_PREFETCH_ON)
+        return true;
+    if (j->left-- > 0)
+        return j->on;
+    const ht_disk_counts now = ht_disk_get_counts(s->disk);
+    const uint64_t missed = now.wanted - now.hits - j->missed, foreseen = now.foreseen - j->foreseen;
+    const bool wrong = foreseen >= JUDGE_LEAST && (double)(now.used - j->used) < JUDGE_SHARE * (double)foreseen;
+    j->on = missed != 0 && !wrong;
+    j->left = wrong ? JUDGE_REST : JUDGE_STEPS;
+    j->missed = now.wanted - now.hits;
+    j->foreseen = now.foreseen;
+    j->used = now.used;
+    return j->on;
+}
+
+void ht_store_poll(ht_store *s)
+{
+    if (s->disk)
+        ht_disk_poll(s->disk, POLL_US);
+}
+
+void ht_store_done(ht_store *s, ht_ticket *t, uint32_t n)
+{
+    for (; n-- > 0 && t->from < t->to; t->from++) {
+        const ht_cluster *c = &t->clusters[t->from];
+        if (!s->disk)
+            continue;
+        ht_disk_unpin(s->disk, c->layer, c->expert);
+        t->bytes -= ht_disk_unit_bytes(s->disk, c->layer);
+    }
+}
+
+void ht_store_release(ht_store *s, ht_ticket *t)
+{
+    ht_store_done(s, t, t->to - t->from);
+    *t = (ht_ticket){ 0 };
 }
 
 ht_neuron_block *ht_store_block(const ht_store *s, uint32_t layer, bool shared)
@@ -68,18 +178,33 @@ ht_part ht_store_shared_down_t(const ht_store *s, uint32_t layer)
     return neuron_part(s, ht_store_block(s, layer, true), 0);
 }
 
-ht_status ht_store_lease(ht_store *s, ht_ticket *t, uint32_t which, ht_part out[HT_N_ROLES], ht_part *down_t)
+/* The parts of whole experts, wherever they are. */
+static ht_status whole_parts(ht_store *s, const ht_cluster *c, ht_part out[HT_N_ROLES], ht_error *err)
 {
+    if (s->disk)
+        return ht_disk_parts(s->disk, c->layer, c->expert, out, err);
+    memcpy(out, s->m->layers[c->layer].ffn.experts[c->expert], HT_N_ROLES * sizeof *out);
+    return HT_OK;
+}
+
+ht_status ht_store_lease(ht_store *s, ht_ticket *t, uint32_t which, ht_part out[HT_N_ROLES], ht_part *down_t,
+                         ht_error *err)
+{
+    ht_status st;
+
     if (which >= t->n)
         return HT_EINVAL;
+    if (which < t->from || which >= t->to)
+        return HT_LATER;
     const ht_cluster *c = &t->clusters[which];
-    const ht_part *whole = s->m->layers[c->layer].ffn.experts[c->expert];
+    if ((st = whole_parts(s, c, out, err)) != HT_OK)
+        return st;
     *down_t = (ht_part){ 0 };
     if (c->first == 0 && c->n == s->m->layers[c->layer].ffn.n_ff)
         *down_t = neuron_part(s, ht_store_block(s, c->layer, false), c->expert);
     for (int r = 0; r < HT_N_ROLES; r++) {
-        out[r] = whole[r];
-        if (!whole[r].host)
+        const ht_part whole = out[r];
+        if (!whole.host)
             continue;
         if (whole[r].order) { /* packed: wherever its groups lie */
             if (c->first % 32)
@@ -88,19 +213,13 @@ ht_status ht_store_lease(ht_store *s, ht_ticket *t, uint32_t which, ht_part out[
             out[r].order += c->first / 32;
         } else if (r == HT_ROLE_DOWN && whole[r].layout != HT_LAYOUT_COLUMNS) { /* neurons are columns */
             out[r].k = c->n;
-            out[r].host = (const uint8_t *)whole[r].host + ht_type_row_bytes(ht_type_get(whole[r].type), c->first);
+            out[r].host = (const uint8_t *)whole.host + ht_type_row_bytes(ht_type_get(whole.type), c->first);
         } else {
             out[r].n = c->n;
-            out[r].host = (const uint8_t *)whole[r].host + (size_t)c->first * whole[r].stride;
+            out[r].host = (const uint8_t *)whole.host + (size_t)c->first * whole.stride;
         }
     }
     return HT_OK;
-}
-
-void ht_store_release(ht_store *s, ht_ticket *t)
-{
-    (void)s;
-    t->n = 0;
 }
 
 /* Down projections of layer il, of its shared expert. */

@@ -1,11 +1,15 @@
 /* SPDX-License-Identifier: MIT
  *
- * The store owns where every weight byte is and hands out leased views of clusters. This version has one way: the
- * mapped file, which the system pages in; every lease is ready at once. The layer code already asks the way a streaming
- * store needs: want early, lease when computing, release when done, so that neither knows tiers or files.
+ * The store owns where every weight byte is and hands out leased views of clusters. There are two ways: the mapped file,
+ * which the system pages in, where every lease is ready at once; and, for models larger than the memory, slots that are
+ * filled from the file (engine/disk.h). The layer code asks alike for both: want early, lease when computing, release
+ * when done; it knows no tiers and no files.
  *
- *   want:    these clusters will be computed, soon (deadline_layer: the layer that needs them). Never blocks.
+ *   want:    these clusters will be computed, in this order. As many as there is room for are pinned and read; never blocks
+ *            but where others that were only foreseen have to yield.
  *   lease:   views of the parts of one wanted cluster; they stay where they are until release. LATER: not here yet.
+ *   poll:    waits for something to arrive.
+ *   done:    leases of the first clusters end, whose operations are done: there is room for more.
  *   release: every lease of the ticket ends.
  *
  * Beside the file the store may hold down projections in their neuron-major form (engine/base/neurons.h), for models
@@ -18,6 +22,7 @@
 #define HT_STORE_H
 
 #include "engine/base/neurons.h"
+#include "engine/disk.h"
 #include "engine/model.h"
 
 /* Neuron-major parts of a layer's experts, one after the other. */
@@ -30,27 +35,56 @@ typedef struct ht_neuron_block {
     _Atomic bool refused;    /* some weight is no finite number: the file's rows are used for good */
 } ht_neuron_block;
 
+typedef enum ht_prefetch { HT_PREFETCH_AUTO, HT_PREFETCH_OFF, HT_PREFETCH_ON } ht_prefetch;
+
+/* Whether guesses of the next layer's experts pay: counts when it was decided last. */
+typedef struct ht_store_judge {
+    uint64_t missed, foreseen, used;
+    int32_t left; /* layers until it is decided again */
+    bool on;
+} ht_store_judge;
+
 typedef struct ht_store {
     const ht_model *m;
+    ht_disk *disk;           /* NULL: the mapped file. Owned */
+    ht_prefetch prefetch;
+    ht_store_judge judge;
     ht_neuron_block *blocks; /* [n_layer][2]: the experts', the shared expert's; NULL: nothing is reserved */
     uint8_t *memory;
     size_t reserved;         /* bytes of address space */
     _Atomic uint64_t planned, built; /* bytes of the blocks that are planned; of them built, whole experts counted */
 } ht_store;
 
+/* Clusters [from, to) are wanted now; those before are done, for those after there is no room yet. All zero: none. */
 typedef struct ht_ticket {
     const ht_cluster *clusters; /* the caller's, until release */
-    uint32_t n;
+    uint32_t n, from, to;
+    uint64_t bytes;             /* of slots that are pinned */
+    bool few;                   /* a token's: all are pinned at once, there is always room */
 } ht_ticket;
 
 void ht_store_open(ht_store *s, const ht_model *m);
 void ht_store_close(ht_store *s);
 
-ht_status ht_store_want(ht_store *s, const ht_cluster *clusters, uint32_t n, uint32_t deadline_layer, ht_ticket *t);
-/* out[role] for the neurons of cluster `which`: gate (host NULL where there is none), up, down. Of a packed file down is
- * neuron-major itself, and a cluster begins at a multiple of 32 neurons (of 256, where blocks are; else EINVAL). *down_t: the down
- * projection neuron-major, host NULL where it is not there or the cluster is not the whole expert. */
-ht_status ht_store_lease(ht_store *s, ht_ticket *t, uint32_t which, ht_part out[HT_N_ROLES], ht_part *down_t);
+/* batch: a pass of several tokens. EINVAL: a cluster that the model has not. */
+ht_status ht_store_want(ht_store *s, const ht_cluster *clusters, uint32_t n, bool batch, ht_ticket *t);
+/* Goes on where there was no room. HT_ENOMEM: there is none for a single one though nothing is wanted: the budget is too
+ * small. */
+ht_status ht_store_more(ht_store *s, ht_ticket *t);
+/* out[role] for the neurons of cluster `which`: gate (host NULL where there is none), up, down. *down_t: the down
+ * projection neuron-major, host NULL where it is not there or the cluster is not the whole expert. Of a packed file down is
+ * neuron-major itself, and a cluster begins at a multiple of 32 neurons (of 256, where blocks are; else EINVAL). HT_LATER; HT_EIO: err (NULL
+ * allowed) names file and offset. */
+ht_status ht_store_lease(ht_store *s, ht_ticket *t, uint32_t which, ht_part out[HT_N_ROLES], ht_part *down_t,
+                         ht_error *err);
+/* What will be needed after this layer is read behind what is needed now: the next layer's experts that were guessed, or
+ * (experts NULL) what the next layers need for certain: all experts of a long prompt's next layer, dense blocks. */
+void ht_store_foresee_next(ht_store *s, uint32_t layer, const uint32_t *experts, uint32_t n);
+/* Whether guessing the next layer's experts is worth its while. Called once a layer. */
+bool ht_store_guesses(ht_store *s);
+/* Waits until something arrives, at most some milliseconds. */
+void ht_store_poll(ht_store *s);
+void ht_store_done(ht_store *s, ht_ticket *t, uint32_t n);
 void ht_store_release(ht_store *s, ht_ticket *t);
 /* The shared expert's, which is held for good. */
 ht_part ht_store_shared_down_t(const ht_store *s, uint32_t layer);

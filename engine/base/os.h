@@ -24,6 +24,12 @@ ht_status ht_os_map_open(ht_os_map *m, const char *path, ht_error *err);
 void ht_os_map_close(ht_os_map *m); /* zero-initialised objects too */
 /* The file's size now; a mapping beyond it must not be touched. UINT64_MAX where it cannot be told. */
 uint64_t ht_os_map_size_now(const ht_os_map *m);
+/* By what a file is known, and that it was not written to. */
+typedef struct ht_os_stamp { uint64_t bytes, device, inode; int64_t written_ns; } ht_os_stamp;
+bool ht_os_stamp_fd(int fd, ht_os_stamp *out);
+bool ht_os_stamp_path(const char *path, ht_os_stamp *out);
+/* Reads exactly `bytes` from an offset; false: fewer are there, or the disk fails. */
+bool ht_os_read_at(int fd, uint64_t offset, void *to, size_t bytes);
 /* Of mapped memory. will_need: asks for reading it, without waiting. populate: reads what is missing and enters all in the page tables, blocking; false where touching
  * it would end the process (a cut file, a failing disk). large: asks for large pages, and so for large reads, where the
  * system has them for files; to be asked for only where all of it fits into memory. */

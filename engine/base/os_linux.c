@@ -126,6 +126,45 @@ void ht_os_release(void *p, size_t bytes)
         munmap(p, bytes);
 }
 
+static void stamp(const struct stat *st, ht_os_stamp *out)
+{
+    *out = (ht_os_stamp){ .bytes = (uint64_t)st->st_size,
+                          .device = (uint64_t)st->st_dev,
+                          .inode = (uint64_t)st->st_ino,
+                          .written_ns = (int64_t)st->st_mtim.tv_sec * 1000000000 + st->st_mtim.tv_nsec };
+}
+
+bool ht_os_stamp_fd(int fd, ht_os_stamp *out)
+{
+    struct stat st;
+    if (fstat(fd, &st) != 0)
+        return false;
+    stamp(&st, out);
+    return true;
+}
+
+bool ht_os_stamp_path(const char *path, ht_os_stamp *out)
+{
+    struct stat st;
+    if (stat(path, &st) != 0)
+        return false;
+    stamp(&st, out);
+    return true;
+}
+
+bool ht_os_read_at(int fd, uint64_t offset, void *to, size_t bytes)
+{
+    for (size_t done = 0; done < bytes;) {
+        const ssize_t n = pread(fd, (uint8_t *)to + done, bytes - done, (off_t)(offset + done));
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return false;
+        done += (size_t)n;
+    }
+    return true;
+}
+
 void ht_os_decommit(void *p, size_t bytes) { madvise(p, bytes, MADV_DONTNEED); }
 
 void ht_os_hwcap(uint64_t *hwcap, uint64_t *hwcap2)

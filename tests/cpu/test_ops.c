@@ -553,19 +553,12 @@ static void in_parts(ht_exec *x, ht_op op, ht_ffn_item *it, uint32_t n_tok, uint
 
     memcpy(whole, op.ffn.y, n * sizeof(float));
     memset(op.ffn.y, 0xff, n * sizeof(float));
-    memset(op.ffn.gathered.f, 0xff, (size_t)op.ffn.gathered.stride * sizeof(float));
-    parts[0].ffn.n_items = 1;
-    parts[1].ffn.items = it + 1;
-    parts[1].ffn.n_items = n_items - 1;
-    if (n_tok == 1) {
-        ht_op first = parts[0];
-        parts[0] = parts[1];
-        parts[1] = first;
-        parts[0].ffn.stage = parts[1].ffn.stage = HT_FFN_OUTPUTS;
-        parts[2].ffn.stage = HT_FFN_SUM;
-    } else {
-        parts[1].ffn.accumulate = true;
-    }
+    parts[n_tok == 1].ffn.n_items = 1;
+    parts[n_tok != 1].ffn.items = it + 1;
+    parts[n_tok != 1].ffn.n_items = n_items - 1;
+    parts[0].ffn.stage = parts[1].ffn.stage = n_tok == 1 ? HT_FFN_OUTPUTS : HT_FFN_ALL;
+    parts[1].ffn.accumulate = n_tok != 1;
+    parts[2].ffn.stage = HT_FFN_SUM;
     run(x, parts, n_tok == 1 ? 3 : 2);
     cr_expect_arr_eq(op.ffn.y, whole, n * sizeof(float), "%u tokens", n_tok);
     free(whole);

@@ -290,8 +290,8 @@ Test(session, budget_changes_no_bit)
     while (lo + 1 < hi && !n_ctx) { /* a budget that leaves room for a short context */
         uint64_t mid = lo + (hi - lo) / 2;
         hearth_session_params p = { .size = sizeof p, .batch = 32 };
-        m = util_open(path, (hearth_model_params){ .threads = 1, .ram_bytes = mid });
-        if (hearth_session_open(&s, m, &p, &err) != HEARTH_OK)
+        hearth_model_params mp = { .size = sizeof mp, .threads = 1, .ram_bytes = mid };
+        if (hearth_model_open(&m, path, &mp, &err) != HEARTH_OK || hearth_session_open(&s, m, &p, &err) != HEARTH_OK)
             lo = mid;
         else if (hearth_session_context(s) > 256)
             hi = mid;

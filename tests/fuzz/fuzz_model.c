@@ -23,7 +23,7 @@ static void compute(const ht_model *m, bool f32, ht_isa isa)
     ht_state s;
     ht_forward f;
 
-    if (ht_forward_bytes(m, f32, true, BATCH, 1) > SMALL || ht_state_fixed_bytes(m) > SMALL ||
+    if (ht_forward_bytes(m, false, f32, true, BATCH, 1) > SMALL || ht_state_fixed_bytes(m) > SMALL ||
         ht_state_set_bytes(m, kv) > SMALL || ht_cpu_scratch_bytes(&cpu) > SMALL || m->weight_bytes > SMALL ||
         m->n_layer > 64)
         return;

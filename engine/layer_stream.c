@@ -1,0 +1,215 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Feed-forward blocks whose weights come from the disk: what is here is computed while the rest arrives, and what the next
+ * layer needs is read behind it. Results never depend on what was here: experts' outputs are joined in ascending order.
+ *
+ * One token: experts at hand in one operation, the shared expert with them, then those that arrived meanwhile, until all
+ * are done; a last operation adds the outputs up. Several tokens: experts in ascending order, as many at a time as have
+ * arrived and as h has room for; the next ones are read while these are computed. */
+#include <string.h>
+
+#include "engine/layer_impl.h"
+
+/* Waits for what is queued; HT_ECANCELLED. */
+static ht_status finish(ht_forward *f, ht_ops *o, const ht_cancel *cancel, ht_error *err)
+{
+    ht_event done;
+    ht_status st;
+
+    if (o->n == 0)
+        return HT_OK;
+    if ((st = ht_ops_submit(f, o, &done, err)) != HT_OK)
+        return st;
+    if ((st = f->exec->ops->wait(f->exec, done, cancel)) != HT_OK)
+        return ht_fail(err, st, "cancelled");
+    return HT_OK;
+}
+
+/* Waits until expert `which` of the ticket is here, and leases it. */
+static ht_status await(ht_forward *f, uint32_t which, ht_ffn_item *it, const ht_cancel *cancel, ht_error *err)
+{
+    ht_status st;
+
+    while ((st = ht_ffn_lease(f, which, it, err)) == HT_LATER) {
+        if (cancel && atomic_load_explicit(&cancel->asked, memory_order_relaxed))
+            return ht_fail(err, HT_ECANCELLED, "cancelled");
+        ht_store_poll(f->store);
+    }
+    return st;
+}
+
+ht_status ht_stream_dense(ht_ops *o, ht_forward *f, uint32_t il, uint32_t n, float *y, const ht_cancel *cancel,
+                          ht_error *err)
+{
+    const ht_ffn *ff = &f->m->layers[il].ffn;
+    ht_ffn_item *it = &f->items[il];
+    ht_status st;
+
+    if ((st = finish(f, o, cancel, err)) != HT_OK)
+        return st;
+    ht_store_release(f->store, &f->ticket);
+    f->clusters[0] = (ht_cluster){ .layer = il, .n = ff->n_ff };
+    if ((st = ht_store_want(f->store, f->clusters, 1, n > 1, &f->ticket)) != HT_OK)
+        return ht_fail(err, st, "there is no room for the feed-forward block of layer %u", il);
+    ht_store_foresee_next(f->store, il, NULL, 0);
+    memset(it, 0, sizeof *it);
+    it->n_tokens = n;
+    if ((st = await(f, 0, it, cancel, err)) != HT_OK)
+        return st;
+    if (ht_ffn_foretold(f, il))
+        ht_ffn_foretell(o, f, il, 0, it);
+    ht_ops_add(o, HT_OP_FFN)->ffn = ht_ffn_op(f, ff, it, 1, ff->n_ff, y, il, false, n);
+    return ht_ffn_tell(f, o, il, n, 0, false, cancel, err);
+}
+
+/* Takes the experts that are here and were not taken yet, in their order, to items[*n]. */
+static ht_status take(ht_forward *f, ht_ffn_item *all, ht_ffn_item *items, uint32_t *n, ht_error *err)
+{
+    ht_status st;
+
+    for (uint32_t i = 0; i < f->ticket.n; i++) {
+        if (all[i].part[HT_ROLE_UP].host)
+            continue;
+        if ((st = ht_ffn_lease(f, i, &all[i], err)) == HT_OK)
+            items[(*n)++] = all[i];
+        else if (st != HT_LATER)
+            return st;
+    }
+    return HT_OK;
+}
+
+static ht_status token(ht_ops *o, ht_forward *f, uint32_t il, bool *shared, const ht_cancel *cancel, ht_error *err)
+{
+    const ht_ffn *ff = &f->m->layers[il].ffn;
+    ht_ffn_item *all = f->items + f->m->n_layer, *items = f->items + f->m->n_layer + f->m->max_expert;
+    const uint32_t n_items = f->ticket.n;
+    uint32_t begun = 0, n = 0;
+    ht_status st;
+
+    for (uint32_t i = 0; i < n_items && f->trace; i++) /* who listens is told of all at once */
+        if ((st = await(f, i, &all[i], cancel, err)) != HT_OK)
+            return st;
+    for (uint32_t i = 0; i < n_items && f->trace; i++)
+        items[n++] = all[i];
+    if ((st = take(f, all, items, &n, err)) != HT_OK)
+        return st;
+    const bool at_once = n == n_items;
+    if (at_once)
+        items = all;
+    while (begun < n_items) {
+        for (uint32_t i = begun; ht_ffn_foretold(f, il) && i < n; i++) {
+            const uint32_t which = items[i].slot; /* slots are numbered as the experts are */
+            ht_ffn_foretell(o, f, il, f->clusters[which].expert, &items[i]);
+            if (o->n >= HT_MAX_OPS / 2 && (st = ht_ops_submit(f, o, NULL, err)) != HT_OK)
+                return st;
+        }
+        if (n > begun) {
+            ht_op *op = ht_ops_add(o, HT_OP_FFN);
+            op->ffn = ht_ffn_op(f, ff, items + begun, n - begun, ff->n_ff, f->y, il, false, 1);
+            op->ffn.stage = at_once ? HT_FFN_ALL : HT_FFN_OUTPUTS;
+            begun = n;
+        }
+        if (at_once)
+            return ht_ffn_tell(f, o, il, 1, 0, false, cancel, err);
+        if (!*shared && (st = ht_ffn_shared(o, f, il, 1, cancel, err)) != HT_OK)
+            return st;
+        *shared = true;
+        if (begun < n_items) { /* others arrive while these are computed */
+            if ((st = finish(f, o, cancel, err)) != HT_OK)
+                return st;
+            ht_disk_poll(f->store->disk, 0);
+            if ((st = take(f, all, items, &n, err)) != HT_OK)
+                return st;
+            while (n == begun) {
+                if (cancel && atomic_load_explicit(&cancel->asked, memory_order_relaxed))
+                    return ht_fail(err, HT_ECANCELLED, "cancelled");
+                ht_store_poll(f->store);
+                if ((st = take(f, all, items, &n, err)) != HT_OK)
+                    return st;
+            }
+        }
+    }
+    ht_op *op = ht_ops_add(o, HT_OP_FFN);
+    op->ffn = ht_ffn_op(f, ff, all, n_items, ff->n_ff, f->y, il, false, 1);
+    op->ffn.stage = HT_FFN_SUM;
+    return HT_OK;
+}
+
+static ht_status prompt(ht_ops *o, ht_forward *f, uint32_t il, uint32_t n, const ht_cancel *cancel, ht_error *err)
+{
+    const ht_ffn *ff = &f->m->layers[il].ffn;
+    ht_ffn_item *items = f->items + f->m->n_layer;
+    const uint32_t n_items = f->ticket.n;
+    ht_status st;
+
+    for (uint32_t i = 0, k; i < n_items; i += k) {
+        if ((st = ht_store_more(f->store, &f->ticket)) != HT_OK)
+            return ht_fail(err, st, "there is no room for an expert of layer %u", il);
+        if ((st = await(f, i, &items[i], cancel, err)) != HT_OK)
+            return st;
+        const uint32_t base = items[i].slot;
+        uint32_t rows = items[i].n_tokens;
+        for (k = 1; i + k < n_items && rows + items[i + k].n_tokens <= f->slots; k++) {
+            if (ht_ffn_lease(f, i + k, &items[i + k], NULL) != HT_OK)
+                break;
+            rows += items[i + k].n_tokens;
+        }
+        for (uint32_t j = i; j < i + k; j++) { /* h begins anew with each group */
+            items[j].slot -= base;
+            if (!ht_ffn_foretold(f, il))
+                continue;
+            ht_ffn_foretell(o, f, il, f->clusters[j].expert, &items[j]);
+            if (o->n >= HT_MAX_OPS / 2 && (st = ht_ops_submit(f, o, NULL, err)) != HT_OK)
+                return st;
+        }
+        ht_op *op = ht_ops_add(o, HT_OP_FFN);
+        op->ffn = ht_ffn_op(f, ff, items + i, k, ff->n_ff, f->y, il, false, n);
+        op->ffn.accumulate = i > 0;
+        if ((st = ht_ffn_tell(f, o, il, n, i, false, cancel, err)) != HT_OK)
+            return st;
+        /* Read while this is computed. */
+        if ((st = ht_store_more(f->store, &f->ticket)) != HT_OK)
+            return ht_fail(err, st, "there is no room for an expert of layer %u", il);
+        if (f->ticket.to == n_items && n * ff->n_used >= 2 * ff->n_expert)
+            ht_store_foresee_next(f->store, il, NULL, 0);
+        if ((st = finish(f, o, cancel, err)) != HT_OK)
+            return st;
+        ht_store_done(f->store, &f->ticket, k);
+        ht_disk_poll(f->store->disk, 0);
+    }
+    return HT_OK;
+}
+
+ht_status ht_stream_mixture(ht_ops *o, ht_forward *f, uint32_t il, uint32_t n, bool *shared, const ht_cancel *cancel,
+                            ht_error *err)
+{
+    if (n > 1)
+        return prompt(o, f, il, n, cancel, err);
+    if (f->ticket.to < f->ticket.n)
+        return ht_fail(err, HT_ENOMEM, "there is no room for the experts that one token uses in layer %u", il);
+    if (f->guessed == il + 1)
+        ht_store_foresee_next(f->store, il, f->guess_ids, f->m->layers[il + 1].ffn.n_used);
+    return token(o, f, il, shared, cancel, err);
+}
+
+void ht_stream_guess(ht_ops *o, ht_forward *f, uint32_t il)
+{
+    const ht_model *m = f->m;
+    const ht_ffn *next = il + 1 < m->n_layer ? &m->layers[il + 1].ffn : NULL;
+
+    f->guessed = 0;
+    if (!f->store->disk || o->n_tok != 1 || !next || !next->router.host || !ht_store_guesses(f->store))
+        return;
+    ht_ops_norm(o, m, m->layers[il + 1].ffn_norm, f->x, m->d_model, f->guess);
+    ht_ops_matmul(o, next->router, next->router_b, f->guess, f->guess_router, next->n_expert, false);
+    ht_ops_add(o, HT_OP_ROUTE)->route = (ht_op_route){ .logits = f->guess_router,
+                                                       .logits_stride = next->n_expert,
+                                                       .n_expert = next->n_expert,
+                                                       .k = next->n_used,
+                                                       .gating = next->gating,
+                                                       .scale = 1.0f,
+                                                       .select_bias = next->select_bias,
+                                                       .ids = f->guess_ids,
+                                                       .weights = f->guess_weights };
+    f->guessed = il + 1;
+}
