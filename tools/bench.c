@@ -53,6 +53,7 @@ typedef struct row {
     uint64_t active, neurons, passes, weight_bytes, kv_bytes, scratch_bytes, weight_bytes_per_token, peak_rss;
     double kv_read; /* bytes of keys and values that a step reads, all positions being seen; 0 without --depth */
     double load_ms;
+    hearth_stats experts; /* of streamed models: only the figures of ht_report_stream */
 } row;
 
 static bool parse_list(const char *text, uint32_t least, list *l)
@@ -187,6 +188,14 @@ static hearth_status measure(const ht_loaded *l, hearth_session *s, const hearth
         hearth_session_get_stats(s, &after);
         w->joules = used < 0 || w->joules < 0 ? -1 : w->joules + used - joules;
         w->steps += w->n_generate + 1;
+        hearth_stats now = after;
+        ht_report_since(&now, &before);
+        w->experts.experts_wanted += now.experts_wanted;
+        w->experts.experts_hit += now.experts_hit;
+        w->experts.experts_foreseen += now.experts_foreseen;
+        w->experts.experts_foreseen_hit += now.experts_foreseen_hit;
+        w->experts.disk_bytes_read += now.disk_bytes_read;
+        w->experts.io_wait_seconds += now.io_wait_seconds;
         w->active += after.neurons_active - before.neurons_active;
         w->neurons += after.neurons_total - before.neurons_total;
         count_memory(w, &after);
@@ -323,6 +332,8 @@ static int print_json(const ht_options *o, const ht_loaded *l, row *rows, size_t
         if (o->routing_trace) /* whose experts these were */
             ht_report_text(j, "routing_trace", o->routing_trace, strlen(o->routing_trace));
         ht_report_model(j, l);
+        if (w->n_generate)
+            ht_report_stream(j, l, &w->experts);
         cJSON_ReplaceItemInObject(j, "threads", cJSON_CreateNumber(w->used));
         cJSON_ReplaceItemInObject(j, "weight_bytes_per_token", cJSON_CreateNumber((double)w->weight_bytes_per_token));
         cJSON_ReplaceItemInObject(j, "load_ms", cJSON_CreateNumber(w->load_ms));
@@ -364,6 +375,12 @@ static int print_table(const ht_loaded *l, row *rows, size_t n_rows, size_t n_re
         printf("; memory read bandwidth measured: %.2f GB/s with 1 thread, %.2f GB/s with %u",
                1e-9 * hw->memory_read_bps_1, 1e-9 * hw->memory_read_bps_all, hw->default_threads);
     putchar('\n');
+    for (size_t i = 0; i < n_rows; i++) {
+        char text[200];
+        ht_report_stream_text(text, sizeof text, &rows[i].experts);
+        if (text[0])
+            printf("%u threads, all steps: %s\n", rows[i].used, text);
+    }
     return ht_stdout_done(HT_EXIT_OK);
 }
 

@@ -23,8 +23,12 @@ const ht_flag ht_flags_model[] = {
       "--kv-type KV; default fast, f32 for logits" },
     { 0, "deterministic", NULL, HT_FLAG_SWITCH, AT(deterministic), 0, 0, NULL, NULL,
       "results independent of batch size too (in this version they always are)" },
-    { 0, "io", "WAY", HT_FLAG_CHOICE, AT(io), 0, 0, "auto|mmap", "direct|cached",
-      "auto or mmap: how weights are read; default auto" },
+    { 0, "io", "WAY", HT_FLAG_CHOICE, AT(io), 0, 0, "auto|mmap|direct|cached", NULL,
+      "how weights are read. mmap: the mapped file, left to the system; direct, cached: into memory of its own, past the "
+      "page cache or through it, experts that do not fit into --ram as they are needed; default auto: mmap where all fits, "
+      "else direct" },
+    { 0, "prefetch", "P", HT_FLAG_CHOICE, AT(prefetch), 0, 0, "auto|on|off", NULL,
+      "of models streamed from disk: read experts that the next layer is guessed to need; default auto: while it pays" },
     { 0, "sparsity", "S", HT_FLAG_CHOICE, AT(sparsity), 0, 0, "auto|off|exact|predicted", NULL,
       "off: every neuron; exact: skip only what is provably zero (same tokens as off), made ready when the model "
       "opens; "

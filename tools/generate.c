@@ -20,11 +20,28 @@ static bool keep(void **v, size_t *room, size_t need, size_t each)
     return true;
 }
 
+/* How a streamed model's experts are found, every other second (--verbose). */
+static void tell_experts(ht_generation *g)
+{
+    enum { SECONDS = 2 };
+    hearth_stats now = { .size = sizeof now };
+    char text[200];
+
+    if (g->last - g->told < SECONDS || hearth_session_get_stats(g->session, &now) != HEARTH_OK)
+        return;
+    g->told = g->last;
+    ht_report_since(&now, &g->before);
+    ht_report_stream_text(text, sizeof text, &now);
+    if (text[0])
+        ht_detail("%zu tokens, %s", g->n_ids, text);
+}
+
 static bool on_token(void *user, hearth_token token, const char *text, size_t n)
 {
     ht_generation *g = user;
     if (token >= 0) {
         g->last = ht_now();
+        tell_experts(g);
         if (g->first <= 0) {
             g->first = g->last;
             g->joules_first = ht_energy_read(&g->energy);
@@ -58,12 +75,16 @@ int ht_generation_run(ht_generation *g, const ht_options *o, hearth_session *s, 
     hearth_generate_params p = HEARTH_GENERATE_PARAMS_INIT;
     hearth_stats before = { .size = sizeof before };
     hearth_status st;
+    hearth_session_get_stats(s, &before);
     *g = (ht_generation){ .ids = g->ids,
                           .ids_room = g->ids_room,
                           .text = g->text,
                           .text_room = g->text_room,
                           .begin = g->begin,
                           .why = HEARTH_STOP_LENGTH,
+                          .session = s,
+                          .before = before,
+                          .told = ht_now(),
                           .silent = o->json };
     p.max_tokens = o->n_predict.given && o->n_predict.v > 0 ? (uint32_t)o->n_predict.v : 0;
     p.stops = stops->v;
@@ -71,7 +92,6 @@ int ht_generation_run(ht_generation *g, const ht_options *o, hearth_session *s, 
     p.on_token = on_token;
     p.user = g;
     ht_energy_open(&g->energy);
-    hearth_session_get_stats(s, &before);
     ht_interrupt_session(s);
     if (o->n_predict.given && o->n_predict.v == 0)
         st = hearth_session_feed(s, ids, n, NULL, NULL, &err); /* -n 0: reading the prompt is all there is to do */
@@ -90,6 +110,7 @@ int ht_generation_run(ht_generation *g, const ht_options *o, hearth_session *s, 
     g->stats.neurons_total -= before.neurons_total;
     g->stats.single_passes -= before.single_passes;
     g->stats.weight_bytes_read -= before.weight_bytes_read;
+    ht_report_since(&g->stats, &before);
     if (st == HEARTH_ECANCELLED && ht_interrupted()) {
         g->why = HEARTH_STOP_CANCEL;
         return HT_EXIT_OK;
@@ -155,12 +176,13 @@ int ht_generation_report(const ht_generation *g, const ht_loaded *l, uint64_t se
             j, "weight_bytes_per_token",
             cJSON_CreateNumber((double)g->stats.weight_bytes_read / (double)g->stats.single_passes));
     ht_report_recall(j, &g->stats);
+    ht_report_stream(j, l, &g->stats);
     return ht_report_print(j);
 }
 
 void ht_generation_say(const ht_generation *g, const ht_loaded *l)
 {
-    char first[48] = "", density[48] = "", prompt[32] = "", decode[32] = "";
+    char first[48] = "", density[48] = "", prompt[32] = "", decode[32] = "", experts[200];
     double prompt_rate = rate((double)g->stats.prompt_tokens, g->stats.prompt_seconds);
     if (isfinite(prompt_rate))
         snprintf(prompt, sizeof prompt, " at %.1f/s", prompt_rate);
@@ -173,6 +195,9 @@ void ht_generation_say(const ht_generation *g, const ht_loaded *l)
                  100 * (double)g->stats.neurons_active / (double)g->stats.neurons_total);
     ht_say("read %llu tokens%s, wrote %zu%s%s%s, %u thread%s", (unsigned long long)g->stats.prompt_tokens, prompt,
            g->n_ids, decode, first, density, l->info.threads, l->info.threads == 1 ? "" : "s");
+    ht_report_stream_text(experts, sizeof experts, &g->stats);
+    if (experts[0])
+        ht_detail("%s", experts);
 }
 
 void ht_generation_free(ht_generation *g)

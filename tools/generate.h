@@ -17,6 +17,9 @@ typedef struct ht_generation {
     double first, last;      /* ht_now() at the first and the last token; 0 before */
     ht_energy energy;
     double joules_first, joules_last;
+    const hearth_session *session;
+    hearth_stats before;     /* at its begin */
+    double told;             /* ht_now() of the last line about experts (--verbose) */
     bool silent, out_of_memory, broken;
 } ht_generation;
 

@@ -71,15 +71,16 @@ static bool is(const char *value, const char *name)
     return value && !strcmp(value, name);
 }
 
-bool ht_load_cached_profile(const char *fingerprint, bool make, char *path, size_t path_bytes)
+/* KIND/FINGERPRINT.gguf in the cache folder. */
+static bool cached(const char *kind, const char *fingerprint, bool make, char *path, size_t path_bytes)
 {
     const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
     char folder[3000];
     int n;
     if (cache && cache[0] == '/') /* relative ones are to be ignored, says the XDG base directory specification */
-        n = snprintf(folder, sizeof folder, "%s/hearth/profiles", cache);
+        n = snprintf(folder, sizeof folder, "%s/hearth/%s", cache, kind);
     else if (home && home[0] == '/')
-        n = snprintf(folder, sizeof folder, "%s/.cache/hearth/profiles", home);
+        n = snprintf(folder, sizeof folder, "%s/.cache/hearth/%s", home, kind);
     else
         return false;
     if (n < 0 || (size_t)n >= sizeof folder)
@@ -96,13 +97,32 @@ bool ht_load_cached_profile(const char *fingerprint, bool make, char *path, size
     return n > 0 && (size_t)n < path_bytes;
 }
 
+bool ht_load_cached_profile(const char *fingerprint, bool make, char *path, size_t path_bytes)
+{
+    return cached("profiles", fingerprint, make, path, path_bytes);
+}
+
+/* A streamed model remembers which experts it used. */
+static int use_heat(const ht_loaded *l)
+{
+    hearth_error err = { 0 };
+    char model[33], path[3200];
+    if (!l->info.expert_bytes)
+        return HT_EXIT_OK;
+    if (hearth_model_fingerprint(l->model, model, &err) != HEARTH_OK)
+        return ht_call_failed(&err, false);
+    if (cached("heat", model, true, path, sizeof path) && hearth_model_heat(l->model, path, &err) != HEARTH_OK)
+        return ht_call_failed(&err, false);
+    return HT_EXIT_OK;
+}
+
 /* A profile that was named must be right. One in the cache folder is looked at where that is told: nothing in this
  * version goes by it. */
 static int check_profile(const ht_loaded *l, const ht_options *o)
 {
     hearth_error err = { 0 };
     hearth_profile *profile = NULL;
-    char model[33], cached[3200];
+    char model[33], found[3200];
     const char *path = o->profile;
     const bool predicted = is(o->sparsity, "predicted");
     if (!path && l->info.own_predictors) { /* a profile must be named to take their place */
@@ -121,12 +141,12 @@ static int check_profile(const ht_loaded *l, const ht_options *o)
         path = l->path;
     }
     if (!path) {
-        if (!ht_load_cached_profile(model, false, cached, sizeof cached) || access(cached, F_OK))
+        if (!ht_load_cached_profile(model, false, found, sizeof found) || access(found, F_OK))
             return predicted ? ht_usage_error(
                                    "--sparsity predicted needs a profile of this model: `hearth profile` makes one, "
                                    "--profile FILE names one")
                              : HT_EXIT_OK;
-        path = cached;
+        path = found;
     }
     hearth_status st = hearth_profile_read(&profile, path, model, &err);
     if (st != HEARTH_OK && (o->profile || predicted))
@@ -142,6 +162,14 @@ static int check_profile(const ht_loaded *l, const ht_options *o)
     if (predicted && hearth_model_predict(l->model, path, &err) != HEARTH_OK)
         return ht_call_failed(&err, false);
     return HT_EXIT_OK;
+}
+
+hearth_io ht_load_io(const ht_options *o)
+{
+    return is(o->io, "mmap")     ? HEARTH_IO_MMAP
+           : is(o->io, "direct") ? HEARTH_IO_DIRECT
+           : is(o->io, "cached") ? HEARTH_IO_CACHED
+                                 : HEARTH_IO_AUTO;
 }
 
 int ht_load_model(ht_loaded *l, const char *path, const ht_options *o, const ht_load_how *how)
@@ -165,9 +193,10 @@ int ht_load_model(ht_loaded *l, const char *path, const ht_options *o, const ht_
         p.sparsity = HEARTH_SPARSITY_EXACT;
 
     p.ignore_predictors = how->no_own_predictors;
-
-    if (is(o->io, "mmap"))
-        p.io = HEARTH_IO_MMAP;
+    p.io = ht_load_io(o);
+    p.prefetch = is(o->prefetch, "on")    ? HEARTH_PREFETCH_ON
+                 : is(o->prefetch, "off") ? HEARTH_PREFETCH_OFF
+                                          : HEARTH_PREFETCH_AUTO;
     p.deterministic = o->deterministic;
     p.vocab_only = how->vocab_only;
     p.ram_bytes = o->ram.bytes;
@@ -200,6 +229,8 @@ int ht_load_model(ht_loaded *l, const char *path, const ht_options *o, const ht_
     ht_detail("%s: %s; opened in %.1f ms; %s, %u threads, %s", l->path, l->info.description ? l->info.description : "",
               l->load_ms, l->info.device, l->info.threads, l->info.isa);
     int status = how->vocab_only || how->no_profile ? HT_EXIT_OK : check_profile(l, o);
+    if (!status)
+        status = use_heat(l);
     if (status)
         ht_load_close(l);
     return status;

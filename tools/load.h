@@ -34,6 +34,8 @@ bool ht_load_cached_profile(const char *fingerprint, bool make, char *path, size
 int ht_load_path(const ht_options *o, char *path, size_t path_bytes);
 /* The model that ships, or false. */
 bool ht_load_shipped(char *path, size_t path_bytes);
+/* --io. */
+hearth_io ht_load_io(const ht_options *o);
 /* Opens path, or what ht_load_path finds where path is NULL. */
 int ht_load_model(ht_loaded *l, const char *path, const ht_options *o, const ht_load_how *how);
 void ht_load_close(ht_loaded *l);

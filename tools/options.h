@@ -46,7 +46,7 @@ typedef struct ht_options {
 
     /* running a model */
     ht_integer threads, ctx, batch;
-    const char *device, *precision, *io, *sparsity, *kv_type, *isa, *profile;
+    const char *device, *precision, *io, *prefetch, *sparsity, *kv_type, *isa, *profile;
     ht_size ram, vram;
     bool deterministic;
     ht_texts overrides;

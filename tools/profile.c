@@ -382,7 +382,7 @@ static int train(const ht_options *o, const ht_loaded *l, hearth_profile *p, con
     model.precision = l->info.precision;
     model.ram_bytes = o->ram.bytes;
     model.isa = o->isa;
-    model.io = o->io && !strcmp(o->io, "mmap") ? HEARTH_IO_MMAP : HEARTH_IO_AUTO;
+    model.io = ht_load_io(o);
     model.overrides = o->overrides.v;
     model.n_overrides = o->overrides.n;
     params.model = &model;

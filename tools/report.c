@@ -101,6 +101,50 @@ void ht_report_model(cJSON *object, const ht_loaded *l)
         cJSON_AddNullToObject(object, unmeasured[i]);
 }
 
+static double share(uint64_t n, uint64_t of) { return of ? (double)n / (double)of : NAN; }
+
+void ht_report_stream(cJSON *object, const ht_loaded *l, const hearth_stats *s)
+{
+    if (!l->info.expert_bytes)
+        return;
+    if (s->experts_wanted)
+        cJSON_ReplaceItemInObject(object, "expert_hit_rate",
+                                  cJSON_CreateNumber(share(s->experts_hit, s->experts_wanted)));
+    if (s->experts_foreseen)
+        cJSON_ReplaceItemInObject(object, "expert_prefetch_hit_rate",
+                                  cJSON_CreateNumber(share(s->experts_foreseen_hit, s->experts_foreseen)));
+    cJSON_ReplaceItemInObject(object, "disk_bytes_read", cJSON_CreateNumber((double)s->disk_bytes_read));
+    cJSON_AddNumberToObject(object, "io_wait_seconds", s->io_wait_seconds);
+    hearth_model_info now = { .size = sizeof now };
+    if (l->model && hearth_model_get_info(l->model, &now) == HEARTH_OK) /* sessions take from it */
+        cJSON_AddNumberToObject(object, "expert_cache_bytes", (double)now.expert_cache_bytes);
+}
+
+void ht_report_since(hearth_stats *after, const hearth_stats *before)
+{
+    after->experts_wanted -= before->experts_wanted;
+    after->experts_hit -= before->experts_hit;
+    after->experts_foreseen -= before->experts_foreseen;
+    after->experts_foreseen_hit -= before->experts_foreseen_hit;
+    after->disk_bytes_read -= before->disk_bytes_read;
+    after->io_wait_seconds -= before->io_wait_seconds;
+}
+
+void ht_report_stream_text(char *text, size_t bytes, const hearth_stats *s)
+{
+    char foreseen[60] = "";
+
+    text[0] = 0;
+    if (!s->experts_wanted && !s->disk_bytes_read)
+        return;
+    if (s->experts_foreseen)
+        snprintf(foreseen, sizeof foreseen, ", %.0f %% of %llu read ahead were needed",
+                 100 * share(s->experts_foreseen_hit, s->experts_foreseen), (unsigned long long)s->experts_foreseen);
+    snprintf(text, bytes, "experts: %.1f %% at hand, %.1f MB from disk, %.2f s waiting for it%s",
+             s->experts_wanted ? 100 * share(s->experts_hit, s->experts_wanted) : 0.0, (double)s->disk_bytes_read / 1e6,
+             s->io_wait_seconds, foreseen);
+}
+
 int ht_report_print(cJSON *object)
 {
     char *text = object ? cJSON_PrintUnformatted(object) : NULL;

@@ -8,7 +8,7 @@
 
 static const char *const built[] = { "run",        "chat",    "bench", "perplexity", "logits", "tokenize",
                                      "detokenize", "inspect", "synth", "hardware",   "help",   "version",
-                                     "profile" };
+                                     "profile",    "quantize", "cache-sim" };
 static const char *const later[] = { "plan", "serve", "template", "convert" };
 
 #define COUNT(a) (sizeof(a) / sizeof *(a))
@@ -66,7 +66,7 @@ Test(help, every_shared_flag_is_documented)
         "--io",      "--sparsity", "--override", "--isa",   "--ctx",       "--kv-type",
         "-n N",      "--temp",     "--top-k",    "--top-p", "--min-p",     "--repeat-penalty",
         "--seed",    "--stop",     "--json",     "--quiet", "--verbose",   "--log",
-        "--batch"
+        "--batch",   "--prefetch"
     };
     static const char *const commands[] = { "run", "chat", "bench", "perplexity", "logits" };
     for (size_t c = 0; c < COUNT(commands); c++) {
@@ -130,9 +130,6 @@ Test(refusals, values_of_later_versions_by_name)
     REFUSED("cuda", "run", "--device", "cuda", "-p", "x");
     REFUSED("cuda:1", "run", "--device", "cuda:1", "-p", "x");
     REFUSED("opencl", "bench", "--device=opencl");
-    REFUSED("direct", "perplexity", "--io", "direct", "-p", "x");
-    REFUSED("cached", "logits", "--io", "cached", "--tokens", "1", "-o", "/dev/null");
-static const char *const later[] = { "plan", "serve", "template", "convert" };
 }
 
 Test(refusals, values_that_make_no_sense)
@@ -142,6 +139,8 @@ Test(refusals, values_that_make_no_sense)
     REFUSED("--ram", "run", "--ram", "5X", "-p", "x");
     REFUSED("--ram", "run", "--ram", "-1", "-p", "x");
     REFUSED("--sparsity", "run", "--sparsity", "maybe", "-p", "x");
+    REFUSED("--io", "run", "--io", "tape", "-p", "x");
+    REFUSED("--prefetch", "run", "--prefetch", "maybe", "-p", "x");
     REFUSED("--kv-type", "run", "--kv-type", "f8", "-p", "x");
     REFUSED("--precision", "run", "--precision", "f64", "-p", "x");
     REFUSED("--top-p", "run", "--top-p", "1.5", "-p", "x");

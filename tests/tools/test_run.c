@@ -63,11 +63,14 @@ Test(run, json_has_the_names_of_the_contract)
 Test(run, sparsity_and_devices_change_no_token)
 {
     shipped_model();
+    setenv("XDG_CACHE_HOME", HEARTH_BUILD_DIR "/cache", 1); /* streamed models keep what they used there */
     outcome o = command_run("run", PROMPT, GREEDY, "-n", "16");
     static const char *const ways[][2] = { { "--sparsity", "off" },
                                            { "--sparsity", "exact" },
                                            { "--device", "cpu" },
                                            { "--io", "mmap" },
+                                           { "--io", "direct" },
+                                           { "--io", "cached" },
                                            { "--batch", "1" },
                                            { "--threads", "1" },
                                            { "--deterministic", "--quiet" },
@@ -78,6 +81,26 @@ Test(run, sparsity_and_devices_change_no_token)
         cr_assert_str_eq(w.out, o.out, "%s %s", ways[i][0], ways[i][1]);
         outcome_free(&w);
     }
+    outcome_free(&o);
+}
+
+Test(run, streamed_models_tell_of_their_experts)
+{
+    static const char *const names[] = { "expert_hit_rate", "disk_bytes_read", "io_wait_seconds", "expert_cache_bytes" };
+    shipped_model();
+    setenv("XDG_CACHE_HOME", HEARTH_BUILD_DIR "/cache", 1);
+    outcome o = command_run("run", PROMPT, GREEDY, "-n", "8", "--json", "--io", "direct", "--prefetch", "on");
+    cJSON *j = outcome_json(&o);
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        json_number(j, names[i]);
+    double hits = json_number(j, "expert_hit_rate");
+    cr_expect(hits >= 0 && hits <= 1, "%g", hits);
+    cr_expect_gt(json_number(j, "disk_bytes_read"), 0);
+    cJSON_Delete(j);
+    outcome_free(&o);
+    o = command_run("run", PROMPT, GREEDY, "-n", "8", "--ram", "1M");
+    cr_expect_neq(o.status, 0);
+    cr_expect(strstr(o.err, "MiB more"), "%s", o.err);
     outcome_free(&o);
 }
 
@@ -241,7 +264,7 @@ Test(run, options_the_library_refuses_are_two)
 Test(run, a_budget_too_small_is_named)
 {
     shipped_model();
-    static const char *const sizes[] = { "0", "1K", "4M" };
+    static const char *const sizes[] = { "0", "1K", "1M" };
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         outcome o = command_run("run", "-p", "Once", "-n", "1", "--ram", sizes[i]);
         cr_assert_eq(o.status, 1, "--ram %s: status %d", sizes[i], o.status);
