@@ -502,6 +502,8 @@ static ht_status make_classes(ht_disk *d, ht_error *err)
     size_t total = 0;
     uint32_t at = 0;
 
+    if (!d->classes || !d->free_slots) /* made before; said to analysers */
+        return HT_ENOMEM;
     for (uint32_t il = 0; il < m->n_layer; il++) {
         const size_t bytes = slot_bytes(m, il);
         uint32_t c = 0;
@@ -546,8 +548,10 @@ static ht_status make_units(ht_disk *d, ht_error *err)
     d->layers = calloc(m->n_layer, sizeof *d->layers);
     d->classes = calloc(m->n_layer, sizeof *d->classes);
     d->stamps = calloc(d->n_files, sizeof *d->stamps);
-    if (!d->units || !d->coming || !d->layers || !d->classes || !d->stamps)
-        return ht_fail(err, HT_ENOMEM, "tables of %zu experts", n);
+    if (!d->units || !d->coming || !d->layers || !d->classes || !d->stamps) {
+        ht_fail(err, HT_ENOMEM, "tables of %zu experts", n);
+        return HT_ENOMEM; /* said to analysers too */
+    }
     d->foreseen = d->coming + n;
     d->leaving = d->foreseen + n;
     d->free_slots = d->leaving + n;

@@ -52,8 +52,10 @@ static ht_status list_ranges(const ht_model *m, const ht_part **parts, uint32_t 
     range *r = calloc(n_parts ? n_parts : 1, sizeof *r);
     uint32_t k = 0;
 
-    if (!r)
-        return ht_fail(err, HT_ENOMEM, "list of weights");
+    if (!r) {
+        ht_fail(err, HT_ENOMEM, "list of weights");
+        return HT_ENOMEM; /* said to analysers too */
+    }
     for (uint32_t i = 0; i < n_parts; i++) {
         r[i] = (range){ .from = parts[i]->host, .bytes = (uint64_t)parts[i]->n * parts[i]->stride };
         if (!ht_gguf_locate(m->gguf, r[i].from, &r[i].file, &r[i].offset)) {
@@ -82,8 +84,10 @@ static ht_status all_ranges(const ht_model *m, const ht_part ***parts, uint32_t 
     ht_status st;
 
     *parts = calloc((size_t)m->n_layer * PARTS_PER_LAYER + 3, sizeof **parts);
-    if (!*parts)
-        return ht_fail(err, HT_ENOMEM, "list of weights");
+    if (!*parts) {
+        ht_fail(err, HT_ENOMEM, "list of weights");
+        return HT_ENOMEM;
+    }
     *n_parts = list_parts(m, *parts);
     if ((st = list_ranges(m, *parts, *n_parts, ranges, n, err)) != HT_OK)
         free(*parts);
@@ -160,7 +164,7 @@ ht_status ht_disk_hold(ht_disk *d, ht_model *m, const ht_disk_params *p, ht_erro
     const size_t page = ht_os_page();
     ht_status st = all_ranges(m, &parts, &n_parts, &r, &n, err);
 
-    if (st != HT_OK)
+    if (st != HT_OK || !parts || !r) /* the latter two said to analysers */
         return st;
     d->held_reserved = (size_t)((sum_of(r, n) + page - 1) / page * page);
     d->held = ht_os_reserve(d->held_reserved);
