@@ -164,8 +164,13 @@ ht_status ht_disk_hold(ht_disk *d, ht_model *m, const ht_disk_params *p, ht_erro
     const size_t page = ht_os_page();
     ht_status st = all_ranges(m, &parts, &n_parts, &r, &n, err);
 
-    if (st != HT_OK || !parts || !r) /* the latter two said to analysers */
+    if (st != HT_OK)
         return st;
+    if (!parts || !r) { /* said to analysers */
+        free(parts);
+        free(r);
+        return HT_ENOMEM;
+    }
     d->held_reserved = (size_t)((sum_of(r, n) + page - 1) / page * page);
     d->held = ht_os_reserve(d->held_reserved);
     if (!d->held) {
