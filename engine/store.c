@@ -206,12 +206,12 @@ ht_status ht_store_lease(ht_store *s, ht_ticket *t, uint32_t which, ht_part out[
         const ht_part whole = out[r];
         if (!whole.host)
             continue;
-        if (whole[r].order) { /* packed: wherever its groups lie */
+        if (whole.order) { /* packed: wherever its groups lie */
             if (c->first % 32)
                 return HT_EINVAL;
             out[r].n = c->n;
             out[r].order += c->first / 32;
-        } else if (r == HT_ROLE_DOWN && whole[r].layout != HT_LAYOUT_COLUMNS) { /* neurons are columns */
+        } else if (r == HT_ROLE_DOWN && whole.layout != HT_LAYOUT_COLUMNS) { /* neurons are columns */
             out[r].k = c->n;
             out[r].host = (const uint8_t *)whole.host + ht_type_row_bytes(ht_type_get(whole.type), c->first);
         } else {
