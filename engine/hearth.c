@@ -299,13 +299,15 @@ static ht_status open_disk(hearth_model *m, const hearth_model_params *p, const 
     const uint64_t needed = m->needs.held + m->needs.floor + m->table_bytes + m->exec_bytes +
                             ht_state_fixed_bytes(&m->m) + ht_state_set_bytes(&m->m, HT_Q4_0) +
                             ht_forward_bytes(&m->m, true, m->f32, m->sparse, 1, 1);
-    if (needed > m->budget.ram_bytes)
+    if (needed > m->budget.ram_bytes) {
+        m->table_bytes -= m->needs.tables;
         return ht_fail(err, HT_ENOMEM,
                        "streaming this model from disk takes at least %.1f MiB: %.1f of weights that every token needs, "
                        "%.1f of the experts that one token uses, the rest for tables and scratch; that is %.1f MiB more "
                        "than there are (--ram)",
                        (double)needed / (1 << 20), (double)m->needs.held / (1 << 20), (double)m->needs.floor / (1 << 20),
                        (double)(needed - m->budget.ram_bytes) / (1 << 20));
+    }
     const uint64_t left = m->budget.ram_bytes - (needed - m->needs.floor);
     disk.budget = left < m->needs.all ? left : m->needs.all;
     disk.io = p->io == HEARTH_IO_CACHED ? HT_IO_CACHED : HT_IO_DIRECT;
@@ -398,8 +400,14 @@ static ht_status open_weights(hearth_model *m, const hearth_model_params *p, con
     }
     if (streamed) {
         ht_ahead_close(&m->ahead);
-        if ((st = open_disk(m, p, hooks, err)) != HT_OK)
+        st = open_disk(m, p, hooks, err);
+        if (st == HT_ENOMEM && !m->store.disk && p->io == HEARTH_IO_AUTO && !p->ram_bytes) { /* nobody named a limit */
+            ht_model_log(m, HEARTH_LOG_WARN, "too little memory is free to stream the model, the system pages it in: %s",
+                         err ? err->text : "");
+            m->budget.ram_bytes = 0;
+        } else if (st != HT_OK) {
             return st;
+        }
     }
     if ((st = open_sparse(m, p, err)) != HT_OK)
         return st;

@@ -10,6 +10,7 @@
  * phase 0 is a prompt, 1 is generated; step is the position; residency and the last column are what some cache did at that
  * moment: written as 0 and the expert's size, and not read. */
 #include <errno.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -212,19 +213,31 @@ hearth_status hearth_routes_read(hearth_routes **out, const char *path, hearth_e
 
 /* ---- Writing ---- */
 
+/* One line of text; the stream remembers a failure. */
+static void put_line(FILE *f, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+static void put_line(FILE *f, const char *fmt, ...)
+{
+    char line[MAX_LINE];
+    va_list ap;
+    va_start(ap, fmt);
+    const int n = vsnprintf(line, sizeof line, fmt, ap);
+    va_end(ap);
+    fwrite(line, 1, n < 0 ? 0 : n < (int)sizeof line ? (size_t)n : sizeof line - 1, f);
+}
+
 static void write_rows(const hearth_routes *r, const ht_route_row *rows, FILE *f)
 {
-    fprintf(f, "# route_trace v1\n# model=%s arch=%s n_layer=%u n_expert=%u n_expert_used=%u\n",
+    put_line(f, "# route_trace v1\n# model=%s arch=%s n_layer=%u n_expert=%u n_expert_used=%u\n",
             r->model[0] ? r->model : "unnamed", r->arch, r->n_layer, r->n_expert, r->n_used);
     for (uint32_t i = 0; i < r->n_layer; i++)
-        fprintf(f, "# layer=%u expert_bytes=%llu dense_bytes=%llu\n", i, (unsigned long long)r->expert_bytes[i],
+        put_line(f, "# layer=%u expert_bytes=%llu dense_bytes=%llu\n", i, (unsigned long long)r->expert_bytes[i],
                 (unsigned long long)r->dense_bytes[i]);
-    fputs("turn,phase,step,layer,slot,expert,weight,residency,expert_bytes\n", f);
+    put_line(f, "turn,phase,step,layer,slot,expert,weight,residency,expert_bytes\n");
     for (size_t k = 0; k < r->n_rows; k++) {
         const ht_route_row *w = &rows[k];
         const double clean = w->weight > 0.0f && w->weight < 1000.0f ? (double)w->weight : 0.0;
         const uint64_t millionths = (uint64_t)(clean * 1e6 + 0.5); /* printf would write the locale's point */
-        fprintf(f, "%u,%d,%u,%u,%u,%u,%u.%06u,0,%llu\n", w->turn, w->generated, w->step, w->layer, w->slot, w->expert,
+        put_line(f, "%u,%d,%u,%u,%u,%u,%u.%06u,0,%llu\n", w->turn, w->generated, w->step, w->layer, w->slot, w->expert,
                 (unsigned)(millionths / 1000000), (unsigned)(millionths % 1000000),
                 (unsigned long long)r->expert_bytes[w->layer]);
     }

@@ -163,11 +163,22 @@ bool ht_search_good(const ht_search *s, const ht_score *r)
     return r->kl_mean <= q && r->kl_p99 <= p99_share * q && 1 - r->agreement <= disagreement_share * q;
 }
 
-int ht_search_by_bytes(const void *a, const void *b)
+static int by_bytes(const void *a, const void *b)
 {
     const float x = ((const hearth_profile_point *)a)->weight_bytes_per_token;
     const float y = ((const hearth_profile_point *)b)->weight_bytes_per_token;
     return x < y ? -1 : x > y;
+}
+
+void ht_search_conclude(hearth_profile *p, hearth_profile_point best)
+{
+    qsort(p->points, p->n_points, sizeof *p->points, by_bytes);
+    for (p->chosen = 0; p->chosen < p->n_points; p->chosen++) { /* others may read as many bytes, and lose more */
+        const hearth_profile_point *t = &p->points[p->chosen];
+        if (t->weight_bytes_per_token == best.weight_bytes_per_token && t->kl_mean == best.kl_mean &&
+            t->top1_agreement == best.top1_agreement)
+            break;
+    }
 }
 
 static void set_all(ht_search *s, double multiplier)
@@ -188,6 +199,7 @@ static hearth_status bisect(ht_search *s)
 {
     hearth_model_info info = { .size = sizeof info };
     double lo = INFINITY, hi = 0, best = -1, best_bytes;
+    hearth_profile_point best_point;
     ht_score exact, r;
     hearth_status st;
 
@@ -201,7 +213,8 @@ static hearth_status bisect(ht_search *s)
         return points ? st : (hearth_status)ht_fail(s->err, HT_ENOMEM, "curve");
     s->p->points = points;
     s->p->n_points = 0;
-    points[s->p->n_points++] = ht_search_point(&exact, (double)info.weight_bytes_per_token);
+    best_point = ht_search_point(&exact, (double)info.weight_bytes_per_token);
+    points[s->p->n_points++] = best_point;
     best_bytes = exact.bytes;
     for (uint32_t il = 0; il < s->p->n_layer; il++) {
         lo = fmin(lo, s->cost[il] * ht_price(0));
@@ -223,13 +236,11 @@ static hearth_status bisect(ht_search *s)
         if (r.bytes < best_bytes) {
             best = middle;
             best_bytes = r.bytes;
+            best_point = points[s->p->n_points - 1];
         }
     }
     set_all(s, best);
-    qsort(points, s->p->n_points, sizeof *points, ht_search_by_bytes);
-    for (s->p->chosen = 0; s->p->chosen < s->p->n_points; s->p->chosen++)
-        if (points[s->p->chosen].weight_bytes_per_token == (float)best_bytes)
-            break;
+    ht_search_conclude(s->p, best_point);
     return HEARTH_OK;
 }
 

@@ -125,7 +125,8 @@ bool ht_search_told(ht_search *s, const char *what, uint32_t done, uint32_t of);
 hearth_status ht_search_trial(ht_search *s, uint32_t tokens, bool bytes, ht_score *score);
 bool ht_search_good(const ht_search *s, const ht_score *r);
 hearth_profile_point ht_search_point(const ht_score *r, double dense_bytes);
-int ht_search_by_bytes(const void *a, const void *b); /* for qsort of points */
+/* Sorts the points by bytes, and chooses the one that is like `best`. */
+void ht_search_conclude(hearth_profile *p, hearth_profile_point best);
 /* Layers without a measured cost (negative) take the mean; noise must not make one free. */
 void ht_search_even_costs(double *cost, uint32_t n_layer);
 

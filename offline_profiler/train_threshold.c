@@ -159,12 +159,12 @@ static hearth_status choose_density(cutting *c)
     if ((st = add_trial(c, 1, HT_PROBE_TOKENS, (double)info.weight_bytes_per_token, &r)) != HEARTH_OK)
         return st;
     s->p->points[0].density = (float)hi;
-    double best_bytes = r.bytes;
+    hearth_profile_point best = s->p->points[0];
     c->best_density = 1;
     if (s->params.density > 0) {
         c->best_density = fmin(s->params.density, 1);
         st = add_trial(c, c->best_density, UINT32_MAX, (double)info.weight_bytes_per_token, &r);
-        best_bytes = r.bytes;
+        best = s->p->points[s->p->n_points - 1];
         for (uint32_t i = 0; i < GRID && st == HEARTH_OK; i++)
             if (grid[i] < hi && fabs(grid[i] - c->best_density) > 0.02)
                 st = add_trial(c, grid[i], UINT32_MAX, (double)info.weight_bytes_per_token, &r);
@@ -178,19 +178,16 @@ static hearth_status choose_density(cutting *c)
                 continue;
             }
             hi = middle;
-            if (r.bytes < best_bytes) {
+            if ((float)r.bytes < best.weight_bytes_per_token) {
                 c->best_density = middle;
-                best_bytes = r.bytes;
+                best = s->p->points[s->p->n_points - 1];
             }
         }
     }
     if (st != HEARTH_OK)
         return st;
     set_density(c, c->best_density);
-    qsort(s->p->points, s->p->n_points, sizeof *s->p->points, ht_search_by_bytes);
-    for (s->p->chosen = 0; s->p->chosen < s->p->n_points; s->p->chosen++)
-        if (s->p->points[s->p->chosen].weight_bytes_per_token == (float)best_bytes)
-            break;
+    ht_search_conclude(s->p, best);
     return HEARTH_OK;
 }
 

@@ -288,8 +288,9 @@ static uint64_t tensor_bytes(const char *path)
 }
 
 /* --ram for two models, parts[0] and parts[1]: each has its weights and half of what both leave. Those of one file are
- * in memory once. Where not even the weights fit, each has a share by its size, and refuses. */
-static void share_budget(const char *path, const char *other, uint64_t ram, uint64_t parts[2])
+ * in memory once, as long as it is mapped. Where not even the weights fit, each has a share by its size. Returns whether both
+ * are one file. */
+static bool share_budget(const char *path, const char *other, uint64_t ram, uint64_t parts[2])
 {
     struct stat a, b;
     const uint64_t w = tensor_bytes(path), w_other = tensor_bytes(other);
@@ -299,9 +300,10 @@ static void share_budget(const char *path, const char *other, uint64_t ram, uint
         parts[0] = w + (ram - both) / 2;
         parts[1] = w_other + (ram - both) / 2;
     } else {
-        parts[0] = both ? (uint64_t)((double)ram * (double)w / (double)both) : ram / 2;
-        parts[1] = same ? parts[0] : ram - parts[0];
+        parts[0] = same || !both ? ram / 2 : (uint64_t)((double)ram * (double)w / (double)both);
+        parts[1] = ram - parts[0];
     }
+    return same;
 }
 
 static int run(const ht_options *o)
@@ -322,17 +324,23 @@ static int run(const ht_options *o)
     ht_interrupt_arm(true);
     ht_options shared = *o;
     uint64_t parts[2] = { o->ram.bytes, o->ram.bytes };
-    bool dense = o->against && !strcmp(o->against, "dense");
+    bool dense = o->against && !strcmp(o->against, "dense"), same = false;
     if (o->against && o->ram.given) {
         if ((status = ht_load_path(o, l.path, sizeof l.path)))
             goto done;
-        share_budget(l.path, dense ? l.path : o->against, o->ram.bytes, parts);
+        same = share_budget(l.path, dense ? l.path : o->against, o->ram.bytes, parts);
         ht_detail("of --ram %.1f MiB are for the model, %.1f MiB for the one it is compared with",
                   (double)parts[0] / (1 << 20), (double)parts[1] / (1 << 20));
     }
     shared.ram.bytes = parts[0];
     if ((status = ht_load_model(&l, NULL, &shared, &how)))
         goto done;
+    if (same && strcmp(l.info.io, "mmap") != 0) { /* from the disk: each holds weights of its own */
+        shared.ram.bytes = parts[0] = parts[1] = o->ram.bytes / 2;
+        ht_load_close(&l);
+        if ((status = ht_load_model(&l, NULL, &shared, &how)))
+            goto done;
+    }
     if (o->against) {
         how.dense = dense;
         how.no_profile = true;

@@ -228,7 +228,8 @@ Test(train, keeps_to_the_quality)
         cr_assert_gt(p->n_points, 3);
         cr_assert_lt(p->chosen, p->n_points, "%s: no point was chosen", models[i].name);
         const hearth_profile_point *c = &p->points[p->chosen];
-        cr_assert(c->kl_mean <= 0.02f && c->kl_p99 <= 0.5f && c->top1_agreement >= 0.94f, "%s", models[i].name);
+        cr_assert(c->kl_mean <= 0.02f && c->kl_p99 <= 0.5f && c->top1_agreement >= 0.94f, "%s: %g, %g, %g",
+                  models[i].name, (double)c->kl_mean, (double)c->kl_p99, (double)c->top1_agreement);
         for (uint32_t k = 0; k < p->n_points; k++)
             cr_assert(isfinite(p->points[k].kl_mean) && p->points[k].weight_bytes_per_token > 0);
         for (uint32_t il = 0; il < p->n_layer; il++) {
