@@ -35,8 +35,8 @@ static bool number(const reader *r, const char *key, uint32_t i, int64_t least, 
            *out <= most;
 }
 
-/* "hearth.blk.N.KIND". */
-static bool parse_name(ht_str name, uint32_t *layer, const struct kind **kind)
+/* "hearth.blk.N.KIND"; NULL: it is none. */
+static const struct kind *parse_name(ht_str name, uint32_t *layer)
 {
     static const char head[] = "hearth.blk.";
     char text[64];
@@ -45,16 +45,16 @@ static bool parse_name(ht_str name, uint32_t *layer, const struct kind **kind)
         uint64_t v = 0;
         size_t i = sizeof head - 1, digits = i;
         if (name.n >= sizeof text || name.n < i || memcmp(name.s, head, i) != 0)
-            return false;
+            return NULL;
         for (; i < name.n && i < digits + 8 && name.s[i] >= '0' && name.s[i] <= '9'; i++)
             v = v * 10 + (uint64_t)(name.s[i] - '0');
-        *layer = (uint32_t)v;
-        *kind = &kinds[k];
-        const int n = snprintf(text, sizeof text, "%s%u.%s", head, *layer, kinds[k].packed); /* no leading zeros */
-        if ((size_t)n == name.n && memcmp(text, name.s, name.n) == 0)
-            return true;
+        const int n = snprintf(text, sizeof text, "%s%u.%s", head, (uint32_t)v, kinds[k].packed); /* no leading zeros */
+        if ((size_t)n == name.n && memcmp(text, name.s, name.n) == 0) {
+            *layer = (uint32_t)v;
+            return &kinds[k];
+        }
     }
-    return false;
+    return NULL;
 }
 
 static ht_status read_order(const reader *r, ht_pack_block *b)
@@ -105,12 +105,12 @@ static ht_status read_block(const reader *r, uint32_t i, ht_str name, uint32_t w
     static const char *const types[HT_N_ROLES] = { "hearth.pack.gate_type", "hearth.pack.up_type",
                                                    "hearth.pack.down_type" };
     ht_pack_block *b = &r->p->blocks[i];
-    const struct kind *kind;
+    const struct kind *kind = parse_name(name, &b->layer);
     uint32_t type[HT_N_ROLES];
     char text[64];
     int64_t v;
 
-    if (!parse_name(name, &b->layer, &kind))
+    if (!kind)
         return nonsense(r, "hearth.pack.blocks has a name of no block");
     snprintf(text, sizeof text, "%.*s", (int)name.n, name.s);
     for (int role = 0; role < HT_N_ROLES; role++) {
@@ -153,9 +153,12 @@ static ht_status read_all(const reader *r, const ht_kv *names)
     r->p->tensors = calloc((size_t)HT_N_ROLES * r->p->n_blocks, sizeof *r->p->tensors);
     ht_str *text = calloc(r->p->n_blocks, sizeof *text);
     r->p->bytes = r->p->n_blocks * (sizeof *r->p->blocks + HT_N_ROLES * sizeof *r->p->tensors);
-    st = r->p->blocks && r->p->tensors && text ? HT_OK : ht_fail(r->err, HT_ENOMEM, "tables of a packed model");
-    if (st == HT_OK)
-        ht_kv_strings(names, text);
+    if (!r->p->blocks || !r->p->tensors || !text) {
+        free(text);
+        ht_fail(r->err, HT_ENOMEM, "tables of a packed model");
+        return HT_ENOMEM;
+    }
+    ht_kv_strings(names, text);
     for (uint32_t i = 0; i < r->p->n_blocks && st == HT_OK; i++)
         st = read_block(r, i, text[i], width);
     free(text);

@@ -190,7 +190,7 @@ static hearth_status plan(packer *k)
                     "no feed-forward block can be packed: their down projections have types without a neuron-major form, or "
                     "they are not stored as matrices of their own");
     k->form = aligned_alloc(64, (form + 63) / 64 * 64);
-    k->bundles = malloc(bundles);
+    k->bundles = malloc(bundles + 1);
     k->planes = malloc(planes + 1);
     return k->form && k->bundles && k->planes ? HEARTH_OK : fail(k, HT_ENOMEM, "out of memory");
 }
@@ -217,8 +217,12 @@ static hearth_status source_keys(packer *k)
     double own = 0;
     char text[33];
     sum all = { { 0, 0 } };
-    hearth_status st = names ? HEARTH_OK : fail(k, HT_ENOMEM, "out of memory");
+    hearth_status st = HEARTH_OK;
 
+    if (!names) {
+        fail(k, HT_ENOMEM, "out of memory");
+        return HEARTH_ENOMEM;
+    }
     for (uint64_t i = 0; i < n && st == HEARTH_OK; i++) {
         hearth_tensor t;
         ht_hash one;
@@ -248,11 +252,17 @@ static hearth_status source_keys(packer *k)
 
 static hearth_status set_keys(packer *k, const hearth_profile *inside, double quality)
 {
-    const char **names = calloc(k->n_blocks, sizeof *names);
-    int32_t *v = calloc(k->n_blocks, sizeof *v);
-    hearth_status st = names && v ? HEARTH_OK : fail(k, HT_ENOMEM, "out of memory");
+    const char **names = calloc(k->n_blocks + 1, sizeof *names);
+    int32_t *v = calloc(k->n_blocks + 1, sizeof *v);
+    hearth_status st;
 
-    if (st == HEARTH_OK && (st = hearth_writer_copy(k->w, k->f, NULL, 0)) == HEARTH_OK) {
+    if (!names || !v) {
+        free((void *)names);
+        free(v);
+        fail(k, HT_ENOMEM, "out of memory");
+        return HEARTH_ENOMEM;
+    }
+    if ((st = hearth_writer_copy(k->w, k->f, NULL, 0)) == HEARTH_OK) {
         hearth_writer_set_u32(k->w, KEY("version"), VERSION);
         hearth_writer_set_str(k->w, KEY("model"), k->p->model);
         if (quality >= 0)
@@ -399,7 +409,7 @@ static hearth_status write_expert(packer *k, const block *b, uint32_t e)
 
     for (int r = 0; r < HT_N_ROLES; r++)
         matrix[r] = b->matrix[r] < 0 ? NULL : hearth_file_data(k->f, (uint64_t)b->matrix[r]);
-    uint32_t *source = malloc(n * sizeof *source); /* of the group at each place */
+    uint32_t *source = calloc(n + 1, sizeof *source); /* of the group at each place */
     if (!source)
         return fail(k, HT_ENOMEM, "out of memory");
     for (uint32_t u = 0; u < n; u++)
@@ -571,7 +581,7 @@ static hearth_status unpack_tensor(packer *k, uint64_t i, sum *all)
     const uint8_t *bytes = hearth_file_data(k->f, i);
     const uint64_t rows = t.ne[1] * t.ne[2] * t.ne[3], row = rows ? t.bytes / rows : 0;
     sum_begin(&one, t.name);
-    if (!bytes && t.bytes && !(k->form = malloc(HT_NEURONS_TILE * row)))
+    if (!bytes && t.bytes && !(k->form = malloc(HT_NEURONS_TILE * row + 1)))
         return fail(k, HT_ENOMEM, "out of memory");
     for (uint64_t done = 0, now; done < t.bytes && st == HEARTH_OK; done += now) {
         const uint64_t most = bytes ? HASH_BYTES : HT_NEURONS_TILE * row;
