@@ -417,12 +417,14 @@ uint64_t ht_disk_foreseen_bytes(const ht_disk *d) { return d->ahead_bytes; }
 
 /* ---- looking ---- */
 
-void ht_disk_use(ht_disk *d, const ht_cluster *clusters, uint32_t n, bool batch)
+void ht_disk_use(ht_disk *d, const ht_cluster *clusters, const uint32_t *counts, uint32_t n, uint32_t n_tokens)
 {
     for (uint32_t i = 0; i < n; i++)
         d->leaving[i] = clusters[i].expert;
-    if (n)
-        ht_cache_use(d->cache, clusters[0].layer, d->leaving, n, batch);
+    if (n && n_tokens > 1 && counts)
+        ht_cache_use_prompt(d->cache, clusters[0].layer, d->leaving, counts, n, n_tokens);
+    else if (n)
+        ht_cache_use(d->cache, clusters[0].layer, d->leaving, n, n_tokens > 1);
 }
 
 ht_presence ht_disk_presence(const ht_disk *d, uint32_t layer, uint32_t expert)

@@ -56,7 +56,7 @@ uint64_t ht_disk_budget(const ht_disk *d);
 ht_status ht_disk_check(const ht_disk *d, ht_error *err);
 
 /* Units of one layer, each once, that a pass computes now: heat. batch: of many tokens. */
-void ht_disk_use(ht_disk *d, const ht_cluster *clusters, uint32_t n, bool batch);
+void ht_disk_use(ht_disk *d, const ht_cluster *clusters, const uint32_t *counts, uint32_t n, uint32_t n_tokens);
 
 typedef enum ht_presence { HT_ABSENT, HT_COMING, HT_HERE } ht_presence;
 ht_presence ht_disk_presence(const ht_disk *d, uint32_t layer, uint32_t expert);

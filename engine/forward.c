@@ -72,6 +72,7 @@ static void layout(ht_forward *f, carver *c, bool streamed)
     f->item_weights = carve(c, slots, sizeof(float));
     f->items = carve(c, (size_t)m->n_layer + m->max_expert + m->max_used, sizeof *f->items);
     f->clusters = carve(c, m->max_expert, sizeof *f->clusters);
+    f->item_counts = carve(c, m->max_expert, sizeof *f->item_counts);
     f->rows = carve(c, m->positions.host ? n : 0, sizeof *f->rows);
     f->rope_at = carve(c, m->n_ropes + 1, sizeof(size_t));
     size_t rope = 0;

@@ -46,6 +46,7 @@ typedef struct ht_forward {
     ht_ffn_item *items;    /* [n_layer + max_expert + max_used]: one per layer for dense and shared blocks, then the
                             * experts', then those of a token in the order in which they arrive */
     ht_cluster *clusters;  /* [max_expert] */
+    uint32_t *item_counts; /* [max_expert] tokens of the pass that chose each of them */
     int32_t *rows;         /* [batch] of the learnt positions */
     ht_ticket ticket;      /* of the experts of the layer that is computed, or was computed last */
     uint32_t slots;        /* rows of h and of gathered */

@@ -245,6 +245,9 @@ ht_status ht_ffn_choose(ht_ops *o, ht_forward *f, uint32_t il, uint32_t n, const
         return st;
     ht_store_release(f->store, &f->ticket); /* of the layer before, which is done */
     const uint32_t n_items = group_by_expert(f, &f->m->layers[il].ffn, il, n, f->items + f->m->n_layer);
+    for (uint32_t i = 0; i < n_items; i++)
+        f->item_counts[i] = f->items[f->m->n_layer + i].n_tokens;
+    ht_store_used(f->store, f->clusters, f->item_counts, n_items, n);
     if ((st = ht_store_want(f->store, f->clusters, n_items, n > 1, &f->ticket)) != HT_OK)
         return ht_fail(err, st, "there is no room for the experts of layer %u", il);
     return HT_OK;

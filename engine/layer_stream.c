@@ -51,6 +51,7 @@ ht_status ht_stream_dense(ht_ops *o, ht_forward *f, uint32_t il, uint32_t n, flo
     f->clusters[0] = (ht_cluster){ .layer = il, .n = ff->n_ff };
     if ((st = ht_store_want(f->store, f->clusters, 1, n > 1, &f->ticket)) != HT_OK)
         return ht_fail(err, st, "there is no room for the feed-forward block of layer %u", il);
+    ht_store_used(f->store, f->clusters, NULL, 1, n);
     ht_store_foresee_next(f->store, il, NULL, 0);
     memset(it, 0, sizeof *it);
     it->n_tokens = n;

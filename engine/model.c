@@ -373,7 +373,7 @@ static uint64_t mean_bytes(const ht_ffn *f, int role)
 
     for (uint32_t e = 0; e < f->n_expert; e++)
         sum += part_bytes(&f->experts[e][role]);
-    return (sum + f->n_expert / 2) / f->n_expert;
+    return f->n_expert ? (sum + f->n_expert / 2) / f->n_expert : 0;
 }
 
 /* Maxima and byte counts over layers; the vectors were counted as they were loaded. */

@@ -63,6 +63,12 @@ ht_status ht_store_more(ht_store *s, ht_ticket *t)
     return HT_OK;
 }
 
+void ht_store_used(ht_store *s, const ht_cluster *clusters, const uint32_t *counts, uint32_t n, uint32_t n_tokens)
+{
+    if (s->disk)
+        ht_disk_use(s->disk, clusters, counts, n, n_tokens);
+}
+
 ht_status ht_store_want(ht_store *s, const ht_cluster *clusters, uint32_t n, bool batch, ht_ticket *t)
 {
     for (uint32_t i = 0; i < n; i++) {
@@ -72,8 +78,6 @@ ht_status ht_store_want(ht_store *s, const ht_cluster *clusters, uint32_t n, boo
             return HT_EINVAL;
     }
     *t = (ht_ticket){ .clusters = clusters, .n = n, .few = !batch };
-    if (s->disk)
-        ht_disk_use(s->disk, clusters, n, batch);
     const ht_status st = ht_store_more(s, t);
     if (s->disk)
         ht_disk_fill(s->disk);

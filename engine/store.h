@@ -66,6 +66,8 @@ typedef struct ht_ticket {
 void ht_store_open(ht_store *s, const ht_model *m);
 void ht_store_close(ht_store *s);
 
+/* counts: by how many tokens of the pass each cluster's expert was chosen; NULL: by all. */
+void ht_store_used(ht_store *s, const ht_cluster *clusters, const uint32_t *counts, uint32_t n, uint32_t n_tokens);
 /* batch: a pass of several tokens. EINVAL: a cluster that the model has not. */
 ht_status ht_store_want(ht_store *s, const ht_cluster *clusters, uint32_t n, bool batch, ht_ticket *t);
 /* Goes on where there was no room. HT_ENOMEM: there is none for a single one though nothing is wanted: the budget is too

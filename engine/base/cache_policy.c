@@ -321,15 +321,15 @@ static void use(ht_cache *c, uint32_t il, const uint32_t *experts, const uint32_
     c->layers[il].first = DIRTY;
 }
 
-void ht_cache_use(ht_cache *c, uint32_t il, const uint32_t *experts, uint32_t n, bool batch)
+void ht_cache_use(ht_cache *c, uint32_t layer, const uint32_t *experts, uint32_t n, bool batch)
 {
-    use(c, il, experts, NULL, n, 0, batch);
+    use(c, layer, experts, NULL, n, 0, batch);
 }
 
-void ht_cache_use_prompt(ht_cache *c, uint32_t il, const uint32_t *experts, const uint32_t *counts, uint32_t n,
+void ht_cache_use_prompt(ht_cache *c, uint32_t layer, const uint32_t *experts, const uint32_t *counts, uint32_t n,
                          uint32_t n_tokens)
 {
-    use(c, il, experts, counts, n, n_tokens, true);
+    use(c, layer, experts, counts, n, n_tokens, true);
 }
 
 /* ---- Room ---- */
