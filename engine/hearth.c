@@ -285,6 +285,25 @@ void ht_model_keep_heat(hearth_model *m, bool at_end)
         ht_model_log(m, HEARTH_LOG_WARN, "%s", why.text);
 }
 
+/* How a streamed model is read where nobody says: by what is faster on this disk and file, the page cache being allowed what the
+ * budget leaves of the free memory. Nothing is measured where every expert is read but once. */
+static ht_io choose_io(const hearth_model *m, uint64_t slots)
+{
+    enum { READ = 1 << 20 };
+    const uint64_t available = ht_os_ram_available();
+    ht_reader_choice choice;
+
+    if (slots >= m->needs.all)
+        return HT_IO_DIRECT;
+    const uint64_t room = available > m->budget.ram_bytes ? available - m->budget.ram_bytes : 0;
+    if (ht_reader_choose(&choice, ht_gguf_path(m->gguf, 0), READ, room, NULL) != HT_OK)
+        return HT_IO_DIRECT;
+    ht_model_log(m, HEARTH_LOG_INFO, "reads %s the page cache: %.0f MB/s by it, %.0f through it, %.0f of what it holds",
+                 choice.io == HT_IO_DIRECT ? "pass by" : "go through", choice.direct_bytes_per_s * 1e-6,
+                 choice.cached_bytes_per_s * 1e-6, choice.again_bytes_per_s * 1e-6);
+    return choice.io;
+}
+
 /* Reads what is held of a model that does not fit, and makes room for its experts. */
 static ht_status open_disk(hearth_model *m, const hearth_model_params *p, const ht_disk_params *hooks, ht_error *err)
 {
@@ -310,7 +329,9 @@ static ht_status open_disk(hearth_model *m, const hearth_model_params *p, const 
     }
     const uint64_t left = m->budget.ram_bytes - (needed - m->needs.floor);
     disk.budget = left < m->needs.all ? left : m->needs.all;
-    disk.io = p->io == HEARTH_IO_CACHED ? HT_IO_CACHED : HT_IO_DIRECT;
+    disk.io = p->io == HEARTH_IO_CACHED           ? HT_IO_CACHED
+              : p->io == HEARTH_IO_DIRECT || hooks ? HT_IO_DIRECT
+                                                   : choose_io(m, disk.budget);
     disk.progress = p->progress;
     disk.progress_user = p->progress_user;
     m->store.prefetch = p->prefetch == HEARTH_PREFETCH_OFF  ? HT_PREFETCH_OFF

@@ -579,7 +579,7 @@ static hearth_status unpack_tensor(packer *k, uint64_t i, sum *all)
 
     hearth_file_tensor(k->f, i, &t);
     const uint8_t *bytes = hearth_file_data(k->f, i);
-    const uint64_t rows = t.ne[1] * t.ne[2] * t.ne[3], row = rows ? t.bytes / rows : 0;
+    const uint64_t rows = t.ne[1] * t.ne[2] * t.ne[3], row = rows && t.bytes / rows ? t.bytes / rows : 1;
     sum_begin(&one, t.name);
     if (!bytes && t.bytes && !(k->form = malloc(HT_NEURONS_TILE * row + 1)))
         return fail(k, HT_ENOMEM, "out of memory");

@@ -170,10 +170,12 @@ static ht_status read_lines(hearth_routes *r, FILE *f, const char *path, ht_erro
     }
     if (st == HT_OK && ferror(f))
         st = ht_fail(err, HT_EIO, "%s: cannot read: %s", path, strerror(errno));
-    if (st == HT_OK && !r->n_rows)
-        st = ht_fail(err, HT_EFORMAT, "%s holds no rows", path);
     if (st != HT_OK)
         return st;
+    if (!r->n_rows || !r->rows) {
+        ht_fail(err, HT_EFORMAT, "%s holds no rows", path);
+        return HT_EFORMAT;
+    }
     qsort(r->rows, r->n_rows, sizeof *r->rows, by_row);
     for (size_t k = 0; k < r->n_rows; k++) {
         const ht_route_row *w = &r->rows[k];
