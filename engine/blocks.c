@@ -11,6 +11,13 @@ static uint64_t row_bytes(const ht_part *p)
     return ht_type_row_bytes(ht_type_get(p->type), p->k);
 }
 
+/* Whatever its layout: elements, as blocks of its type. */
+static uint64_t part_bytes(const ht_part *p)
+{
+    const ht_type_info *t = p->host ? ht_type_get(p->type) : NULL;
+    return t ? (uint64_t)p->n * p->k / t->block * t->block_bytes : 0;
+}
+
 hearth_status hearth_model_get_block(const hearth_model *m, uint32_t layer, hearth_block_info *out)
 {
     if (!m->exec || layer >= m->m.n_layer)
@@ -26,8 +33,10 @@ hearth_status hearth_model_get_block(const hearth_model *m, uint32_t layer, hear
                             .has_zeros = ht_activation_has_zeros(m->m.act),
                             .row_bytes = row_bytes(ht_predict_source(ff, 0)),
                             .plain = !ff->bias[HT_ROLE_GATE] && !ff->sub_norm.w };
-    for (int r = 0; r < HT_N_ROLES; r++)
-        i.expert_bytes += (uint64_t)ff->experts[0][r].n * row_bytes(&ff->experts[0][r]);
+    for (uint32_t e = 0; e < ff->n_expert; e++) /* widths may differ: the mean */
+        for (int r = 0; r < HT_N_ROLES; r++)
+            i.expert_bytes += part_bytes(&ff->experts[e][r]);
+    i.expert_bytes = ff->n_expert ? i.expert_bytes / ff->n_expert : 0;
     HT_RESULT(out, &i);
     return HEARTH_OK;
 }
@@ -125,9 +134,9 @@ hearth_status hearth_model_replace(hearth_model *m, uint32_t layer, uint32_t exp
 
     if (!ff || expert >= ff->n_expert || (unsigned)role >= HT_N_ROLES || !ff->experts[expert][role].host)
         return (hearth_status)ht_fail(err, HT_EINVAL, "expert %u of layer %u has no such matrix", expert, layer);
-    if (m->sparse || ff->experts[expert][role].layout != HT_LAYOUT_ROWS || ff->experts[expert][role].order)
+    if (m->store.disk || m->sparsity != HEARTH_SPARSITY_OFF || ff->experts[expert][role].layout != HT_LAYOUT_ROWS || ff->experts[expert][role].order)
         return (hearth_status)ht_fail(err, HT_EINVAL,
-                                      "weights are replaced in models opened with sparsity off, in the file's plain layout");
+                                      "weights are replaced in models opened with sparsity off, all in memory, in the file's plain layout");
     ht_part(*own)[HT_N_ROLES] = own_parts(m, layer);
     if (!own)
         return (hearth_status)ht_fail(err, HT_ENOMEM, "parts of layer %u", layer);

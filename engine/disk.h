@@ -55,7 +55,8 @@ uint64_t ht_disk_budget(const ht_disk *d);
 /* HT_EIO where a file was cut, replaced or written to since it was opened. Asked at each pass. */
 ht_status ht_disk_check(const ht_disk *d, ht_error *err);
 
-/* Units of one layer, each once, that a pass computes now: heat. batch: of many tokens. */
+/* Units of one layer, each once, that a pass of n_tokens computes now: heat. counts: by how many tokens each was chosen; NULL: by
+ * all. */
 void ht_disk_use(ht_disk *d, const ht_cluster *clusters, const uint32_t *counts, uint32_t n, uint32_t n_tokens);
 
 typedef enum ht_presence { HT_ABSENT, HT_COMING, HT_HERE } ht_presence;

@@ -246,18 +246,23 @@ static bool fits(const hearth_model *m, uint64_t limit)
 hearth_status hearth_model_heat(hearth_model *m, const char *path, hearth_error *error)
 {
     ht_error *err = ht_err(error), why;
-    char *copy;
+    char *copy, fingerprint[33];
     ht_status st;
 
     if (!m->store.disk)
         return HEARTH_OK;
-    if ((st = (ht_status)hearth_model_fingerprint(m, m->fingerprint, error)) != HT_OK)
+    if (ht_os_is_special(path)) { /* writing to a pipe waits for who reads it */
+        ht_model_log(m, HEARTH_LOG_WARN, "%s is no regular file: which experts are used most is not kept", path);
+        return HEARTH_OK;
+    }
+    if ((st = (ht_status)hearth_model_fingerprint(m, fingerprint, error)) != HT_OK)
         return (hearth_status)st;
     copy = malloc(strlen(path) + 1);
     if (!copy)
         return (hearth_status)ht_fail(err, HT_ENOMEM, "path of the heat file");
     strcpy(copy, path);
     ht_os_lock(&m->lock);
+    memcpy(m->fingerprint, fingerprint, sizeof fingerprint);
     ht_gguf_forget(m->gguf);
     free(m->heat);
     m->heat = copy;
@@ -413,7 +418,7 @@ static ht_status open_weights(hearth_model *m, const hearth_model_params *p, con
         return st;
     if (p->io == HEARTH_IO_AUTO && m->budget.ram_bytes && !fits(m, m->budget.ram_bytes))
         streamed = true;
-    if (streamed && (m->m.pack || m->m.columns)) { /* slots know the plain layout only */
+    if (streamed && (m->m.pack || ht_gguf_powerinfer(m->gguf))) { /* slots know the plain layout only */
         streamed = false;
         if (p->io != HEARTH_IO_AUTO)
             ht_model_log(m, HEARTH_LOG_WARN, "%s models are not streamed in this version: the system pages them in",
@@ -486,9 +491,16 @@ hearth_status ht_model_open(hearth_model **out, const char *path, const hearth_m
         goto fail;
     /* Made with a loss that may be spent: that is what its owner asked for. */
     if (p.sparsity == HEARTH_SPARSITY_AUTO && !p.ignore_predictors && m->m.pack && m->m.pack->quality >= 0.0f) {
-        if ((st = (ht_status)hearth_model_predict(m, path, error)) != HT_OK)
+        ht_error why = { 0 };
+        st = (ht_status)hearth_model_predict(m, path, (hearth_error *)(void *)&why);
+        m->own_predictors = st == HT_OK;
+        if (st == HT_EMISMATCH || st == HT_ENOMEM) { /* another model by overrides, a small budget: it runs without them */
+            ht_model_log(m, HEARTH_LOG_WARN, "the model's own predictors are not used: %s", why.text);
+        } else if (st != HT_OK) {
+            if (err)
+                *err = why;
             goto fail;
-        m->own_predictors = true;
+        }
     }
     if (p.progress)
         p.progress(p.progress_user, "opening", 1, 1);
@@ -614,7 +626,8 @@ hearth_status hearth_model_predict(hearth_model *m, const char *profile, hearth_
     if (p->masks && !ht_activation_has_zeros(m->m.act))
         st = ht_fail(err, HT_EINVAL, "%s foretells zeros, and the activation %s has none", profile,
                      ht_activation_name(m->m.act));
-    uint64_t taken = ht_model_weights_taken(m) + m->exec_bytes + m->table_bytes, budget = m->budget.ram_bytes;
+    const uint64_t freed = m->m.predict ? m->m.predict->bytes : 0;
+    uint64_t taken = ht_model_weights_taken(m) + m->exec_bytes + m->table_bytes - freed, budget = m->budget.ram_bytes;
     if (st == HT_OK && budget && (budget < taken || budget - taken < p->bytes))
         st = ht_fail(err, HT_ENOMEM, "the signs of the weights, for predictors, take %.0f MiB more than the budget",
                      (double)(p->bytes + taken - budget) / (1 << 20));
@@ -627,6 +640,8 @@ hearth_status hearth_model_predict(hearth_model *m, const char *profile, hearth_
         ht_predict_close(&p);
         return (hearth_status)st;
     }
+    if (m->store.disk) /* experts were looked at in the mapping */
+        ht_gguf_forget(m->gguf);
     m->table_bytes += p->bytes - (m->m.predict ? m->m.predict->bytes : 0);
     ht_predict_close(&m->m.predict); /* the file's own */
     m->m.predict = p;

@@ -95,7 +95,8 @@ typedef enum hearth_sparsity { HEARTH_SPARSITY_AUTO, HEARTH_SPARSITY_OFF, HEARTH
 /* Where weights come from. MMAP: the mapped file, which the system pages in. DIRECT and CACHED: memory of the model's own,
  * filled by reads that pass the system's page cache by, or go through it; experts (and blocks of dense models) that do not
  * fit into ram_bytes come from the file as they are needed. AUTO: MMAP, with reading ahead, where all fits, else the
- * faster of the other two. Changes no bit of any result. */
+ * faster of the other two. Packed models and PowerInfer's are MMAP in this version, whatever is asked. Changes no bit of any
+ * result. */
 typedef enum hearth_io { HEARTH_IO_AUTO, HEARTH_IO_MMAP, HEARTH_IO_DIRECT, HEARTH_IO_CACHED } hearth_io;
 /* Reading experts before they are known to be needed, by a guess. AUTO: as long as it pays. */
 typedef enum hearth_prefetch { HEARTH_PREFETCH_AUTO, HEARTH_PREFETCH_OFF, HEARTH_PREFETCH_ON } hearth_prefetch;

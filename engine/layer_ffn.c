@@ -2,6 +2,7 @@
  *
  * Feed-forward blocks: dense, or a mixture whose router says which experts are leased and computed. Experts that come from
  * the disk while others are computed: layer_stream.c. */
+#include <math.h>
 #include <string.h>
 
 #include "cpu/cpu.h"
@@ -229,6 +230,8 @@ static ht_status ask_route(ht_forward *f, const ht_ffn *ff, uint32_t il, uint32_
         if (f->expert_ids[i] >= ff->n_expert || (i % ff->n_used && f->expert_ids[i] <= f->expert_ids[i - 1]))
             return ht_fail(err, HT_EINVAL, "layer %u: the caller's routing names expert %u of %u, or not in ascending order",
                            il, f->expert_ids[i], ff->n_expert);
+        else if (!isfinite(f->expert_weights[i]))
+            return ht_fail(err, HT_EINVAL, "layer %u: the caller's routing has a weight that is no finite number", il);
     return HT_OK;
 }
 

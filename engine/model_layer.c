@@ -387,7 +387,8 @@ static ht_status load_down(ht_loader *ld, uint32_t il, ht_ffn *f)
     ht_part *p = &f->experts[0][HT_ROLE_DOWN];
     ht_status st;
 
-    if ((st = ht_load_matrix(ld, "blk.%u.ffn_down_t.weight", il, d_model, f->n_ff, false, p)) != HT_OK)
+    if (ht_gguf_powerinfer(ld->g) &&
+        (st = ht_load_matrix(ld, "blk.%u.ffn_down_t.weight", il, d_model, f->n_ff, false, p)) != HT_OK)
         return st;
     if (!p->host) {
         if ((st = ht_load_matrix(ld, "blk.%u.ffn_down.weight", il, f->n_ff, d_model, true, p)) != HT_OK)

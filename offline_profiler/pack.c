@@ -444,6 +444,8 @@ static hearth_status write_block(packer *k, block *b)
 /* A source must hold nothing of what is added. */
 static hearth_status check_source(packer *k)
 {
+    if (hearth_file_powerinfer(k->f)) /* the container's name tells the activation, and is lost */
+        return fail(k, HT_EUNSUPPORTED, "PowerInfer's files cannot be packed in this version");
     for (uint64_t i = 0; i < hearth_file_n_tensors(k->f); i++) {
         hearth_tensor t;
         hearth_file_tensor(k->f, i, &t);
@@ -469,7 +471,7 @@ static hearth_profile_layer *bare_layers(const hearth_profile *p)
         memcpy(l, p->layers, p->n_layer * sizeof *l);
     for (uint32_t i = 0; l && i < p->n_layer; i++) {
         l[i].method = NULL;
-        l[i].threshold = l[i].low_a = l[i].low_b = NULL;
+        l[i].threshold = l[i].low_a = l[i].low_b = l[i].gate_threshold = l[i].hidden_threshold = NULL;
         l[i].recall = l[i].precision = l[i].predicted_density = -1;
     }
     return l;
@@ -507,6 +509,10 @@ hearth_status hearth_profile_pack(const hearth_profile *p, hearth_model *m, cons
         return fail(&k, HT_EMISMATCH, "the profile is of another model");
     hearth_profile inside = *p;
     const bool predictors = q.quality > 0 && p->chosen < p->n_points;
+    for (uint32_t i = 0; predictors && i < p->n_layer; i++)
+        if (p->layers[i].method && strcmp(p->layers[i].method, "lowrank") == 0 && !p->layers[i].low_a)
+            return fail(&k, HT_EINVAL, "matrices of low-rank predictors are not read back from a profile's file: pack it where it was "
+                                       "trained");
     if (!predictors) {
         inside.n_points = inside.chosen = 0;
         if (!(inside.layers = bare_layers(p)))

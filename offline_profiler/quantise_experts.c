@@ -42,6 +42,7 @@ typedef struct chooser {
     void **blobs;          /* [n_layer * n_expert] what its parts point to */
     ht_scorer check;
     uint32_t trials, trial;
+    bool wrote; /* the file of the first width */
 } chooser;
 
 static hearth_error *outer(ht_error *e) { return (hearth_error *)(void *)e; }
@@ -193,6 +194,7 @@ static ht_status open_model(const ht_quantise *q, const char *path, hearth_model
 {
     hearth_model_params p = HEARTH_MODEL_PARAMS_INIT;
     p.sparsity = HEARTH_SPARSITY_OFF;
+    p.io = HEARTH_IO_MMAP; /* weights are replaced in memory */
     p.threads = q->threads;
     p.ram_bytes = q->p.ram_bytes;
     return (ht_status)hearth_model_open(m, path, &p, outer(err));
@@ -393,8 +395,10 @@ static ht_status open_base(chooser *c, const char *in, const char *trial, hearth
     st = ht_quantise_targets(c->q, err);
     *base = c->q->r.bytes_out;
     const bool same = c->q->r.encoded == 0;
-    if (st == HT_OK && !same)
+    if (st == HT_OK && !same) {
         st = ht_quantise_write(c->q, trial, err);
+        c->wrote = st == HT_OK;
+    }
     c->q->choice = choice;
     return st == HT_OK ? open_model(c->q, same ? in : trial, m, err) : st;
 }
@@ -441,7 +445,8 @@ end:
     if (m)
         put_back(&c, m);
     hearth_model_close(&m);
-    remove(trial);
+    if (c.wrote)
+        remove(trial);
     ht_scorer_close(&sample);
     ht_scorer_close(&c.check);
     for (size_t i = 0; c.blobs && i < (size_t)q->n_layer * q->n_expert; i++)

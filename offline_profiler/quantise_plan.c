@@ -45,7 +45,7 @@ static bool parse_experts(ht_source *s)
 
 static ht_source_kind kind_of(ht_source *s, bool readable, bool tied)
 {
-    if (!readable || s->n_dims < 2 || s->ne[1] < 2 || !ends_with(s->name, ".weight"))
+    if (!readable || s->elements == 0 || s->n_dims < 2 || s->ne[1] < 2 || !ends_with(s->name, ".weight"))
         return HT_SOURCE_COPY;
     for (size_t i = 0; i < sizeof kept / sizeof *kept; i++)
         if (strstr(s->name, kept[i]))
@@ -62,6 +62,8 @@ ht_status ht_quantise_sources(ht_quantise *q, ht_error *err)
 
     if (hearth_file_find_meta(q->file, "hearth.pack.version") >= 0)
         return ht_fail(err, HT_EUNSUPPORTED, "the model is packed: unpack it first");
+    if (hearth_file_powerinfer(q->file)) /* the container's name tells the activation */
+        return ht_fail(err, HT_EUNSUPPORTED, "PowerInfer's files cannot be re-encoded in this version");
     q->sources = n && n < UINT32_MAX ? calloc((size_t)n, sizeof *q->sources) : NULL;
     if (!q->sources)
         return n ? ht_fail(err, HT_ENOMEM, "%llu tensors", (unsigned long long)n)

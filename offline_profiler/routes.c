@@ -170,6 +170,8 @@ static bool on_record(void *user, const hearth_route *p)
     const size_t n = (size_t)p->n_pass * p->n_used;
     const bool generated = p->n_pass == 1;
 
+    if (p->n_layer != r->n_layer || p->n_expert > r->n_expert || p->n_used > r->n_used)
+        return false; /* a record of another model */
     if (n > r->room - r->n_rows) {
         size_t room = 2 * r->room + n + 4096;
         ht_route_row *more = realloc(r->rows, room * sizeof *more);
@@ -178,9 +180,12 @@ static bool on_record(void *user, const hearth_route *p)
         r->rows = more;
         r->room = room;
     }
-    if (!generated && r->generating)
+    const bool again = r->n_rows && (p->position < r->last_position || (p->position == r->last_position && p->layer <= r->last_layer));
+    if ((!generated && r->generating) || again) /* or the session was rewound */
         r->turn++;
     r->generating = generated;
+    r->last_position = p->position;
+    r->last_layer = p->layer;
     for (size_t i = 0; i < n; i++)
         r->rows[r->n_rows++] = (ht_route_row){ .turn = r->turn,
                                                .step = p->position + (uint32_t)(i / p->n_used),

@@ -26,6 +26,7 @@ struct hearth_routes {
     /* recording */
     uint32_t turn;
     bool generating;
+    uint32_t last_position, last_layer; /* of the pass recorded last */
     /* replaying */
     struct ht_uses *replayed;
     uint32_t next, layer, n_pass; /* generated token that the pass begins with; the pass, as last heard of */

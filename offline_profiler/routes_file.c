@@ -18,7 +18,7 @@
 #include "engine/base/os.h"
 #include "offline_profiler/routes.h"
 
-enum { MAX_LINE = 4096, MAX_LAYERS = 4096, MAX_EXPERTS = 65536 };
+enum { MAX_LINE = 4096, MAX_LAYERS = 4096, MAX_EXPERTS = 65536, MAX_USED = 256, MAX_UNITS = 1 << 19 };
 
 /* ---- Reading ---- */
 
@@ -56,8 +56,11 @@ static ht_status read_shape(hearth_routes *r, const char *line, const char *path
 {
     uint64_t layers, experts, used;
     if (!number_of(line, "n_layer", MAX_LAYERS, &layers) || !number_of(line, "n_expert", MAX_EXPERTS, &experts) ||
-        !number_of(line, "n_expert_used", experts, &used) || !layers || !experts || !used)
+        !number_of(line, "n_expert_used", experts < MAX_USED ? experts : MAX_USED, &used) || !layers || !experts || !used)
         return ht_fail(err, HT_EFORMAT, "%s: n_layer, n_expert or n_expert_used is missing or makes no sense", path);
+    if (layers * experts > MAX_UNITS)
+        return ht_fail(err, HT_EFORMAT, "%s: %llu layers of %llu experts are more than any model has", path,
+                       (unsigned long long)layers, (unsigned long long)experts);
     if (r->n_layer)
         return ht_fail(err, HT_EFORMAT, "%s: two lines tell the model's shape", path);
     word_of(line, "model=", r->model, sizeof r->model);

@@ -287,6 +287,9 @@ hearth_status hearth_profile_train(hearth_profile *p, hearth_model *m, const cha
     s.scorer.user = &s;
     s.params.quality = s.params.quality > 0 ? s.params.quality : 0.01;
     hearth_model_get_info(m, &info);
+    if (strcmp(info.io, "mmap") != 0)
+        return (hearth_status)ht_fail(ht_profile_err(error), HT_EUNSUPPORTED,
+                                      "predictors are looked for in models that fit into memory: trials take a second one");
     if (hearth_model_get_block(m, 0, &block) != HEARTH_OK || info.n_layer != p->n_layer || !s.params.scratch)
         return (hearth_status)ht_fail(s.err, HT_EINVAL, "training needs the profile's model and a path for trials");
     if ((st = hearth_model_fingerprint(m, fingerprint, error)) != HEARTH_OK)

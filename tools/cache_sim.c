@@ -27,11 +27,11 @@ enum { MAX_BUDGETS = 32, N_POLICIES = HEARTH_CACHE_RANDOM + 1 };
 /* "250M" or "10%"; false: neither. */
 static bool parse_budget(const char *text, uint64_t all, uint64_t *bytes)
 {
-    char *end;
+    char *end = NULL;
     if (!strchr(text, '%'))
         return ht_options_size(text, bytes) && *bytes > 0;
     double v = *text >= '0' && *text <= '9' ? strtod(text, &end) : -1;
-    if (v <= 0 || v > 100 || strcmp(end, "%") != 0)
+    if (!end || v <= 0 || v > 100 || strcmp(end, "%") != 0)
         return false;
     *bytes = (uint64_t)(v / 100 * (double)all);
     return *bytes > 0;
@@ -134,7 +134,7 @@ static int caches(const ht_options *o, const hearth_routes *routes, const hearth
     int status = parse_budgets(o->budgets ? o->budgets : "10%,15%,20%,25%,33%", info->expert_bytes, budgets, &n);
     if (status)
         return status;
-    hearth_cache_result *results = calloc(n * N_POLICIES, sizeof *results);
+    hearth_cache_result *results = calloc(n * N_POLICIES + 1, sizeof *results);
     if (!results) {
         ht_complain("out of memory");
         return HT_EXIT_FAILED;

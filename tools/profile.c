@@ -377,6 +377,10 @@ static int train(const ht_options *o, const ht_loaded *l, hearth_profile *p, con
             ht_say("no predictors: the text is too short to keep whole lines of it for measuring them");
         return HT_EXIT_OK;
     }
+    if (strcmp(l->info.io, "mmap") != 0) {
+        ht_say("no predictors: they are looked for in models that fit into memory, and this one is read from disk as it is needed");
+        return HT_EXIT_OK;
+    }
     snprintf(scratch, sizeof scratch, "%s.trial", at->part);
     model.threads = l->info.threads;
     model.precision = l->info.precision;
@@ -563,6 +567,8 @@ static int run(const ht_options *o)
 
     if (o->unpack)
         return unpack(o);
+    if (o->density.given && o->quality.given)
+        return ht_usage_error("--density or --quality, not both");
     if (o->pack && (!o->out || o->density_only || o->overrides.n))
         return ht_usage_error(o->out ? "--pack keeps the file's own metadata and learns of single neurons: neither --override "
                                        "nor --density-only goes with it"

@@ -219,6 +219,8 @@ static int check(const ht_options *o)
         return ht_usage_error("--quality or --size, not both");
     if ((o->quality.given && o->quality.v <= 0) || (o->target.given && !o->target.bytes))
         return ht_usage_error("%s: more than 0 was expected", o->quality.given ? "--quality" : "--size");
+    if (!*o->positional[1])
+        return ht_usage_error("OUT.gguf: a name was expected");
     return ht_load_check_output("OUT.gguf", o->positional[1], read, 2);
 }
 
@@ -240,8 +242,12 @@ static int quantise(const ht_options *o, char *widths, char *text, size_t n_text
     p.quality = o->target.given ? 0 : o->quality.given ? o->quality.v : 0.01;
     p.target_bytes = o->target.bytes;
     if (widths) {
+        size_t bytes;
         if (!split(widths, names, &p.n_widths))
             return ht_usage_error("--widths: at most %d types", MAX_WIDTHS - 1);
+        for (size_t i = 0; i < p.n_widths; i++)
+            if (hearth_encode(names[i], NULL, 256, NULL, &bytes) != HEARTH_OK)
+                return ht_usage_error("--widths: \"%.40s\" is no weight type that can be written", names[i]);
         p.widths = names;
     }
     if (o->per_expert) { /* short texts: a half to measure on */

@@ -127,7 +127,36 @@ Test(stream, dense)
     golden("llama_relu2", false);
     golden("bitnet", false);
     golden("phi3", false);
+    golden("falcon", false);
+    golden("gpt2", false);
     same_bits(HEARTH_MODEL_DIR "/hearth-story.gguf", "story", false);
+}
+
+/* Weights that are looked at besides the computing, and those that must not be exchanged. */
+Test(stream, what_else_reads_weights)
+{
+    char path[512];
+    hearth_model *m[2];
+    hearth_error err = { 0 };
+    char name[2][33];
+    float row[2][4096];
+
+    util_golden(path, "qwen3_moe.gguf");
+    for (int i = 0; i < 2; i++) {
+        hearth_model_params p = { .size = sizeof p, .threads = 1, .sparsity = HEARTH_SPARSITY_OFF,
+                                  .io = i ? HEARTH_IO_DIRECT : HEARTH_IO_MMAP };
+        cr_assert_eq(hearth_model_open(&m[i], path, &p, &err), HEARTH_OK, "%s", err.text);
+        cr_assert_eq(hearth_model_fingerprint(m[i], name[i], &err), HEARTH_OK);
+        cr_assert_eq(hearth_model_read_rows(m[i], 0, 1, HEARTH_ROLE_DOWN, 0, 1, row[i], &err), HEARTH_OK, "%s", err.text);
+    }
+    hearth_block_info b = { .size = sizeof b };
+    hearth_model_get_block(m[1], 0, &b);
+    cr_assert(b.n_ff <= 4096 && memcmp(row[0], row[1], b.n_ff * sizeof(float)) == 0);
+    cr_assert_str_eq(name[0], name[1]);
+    cr_assert_eq(hearth_model_replace(m[1], 0, 1, HEARTH_ROLE_DOWN, NULL, NULL, 0, &err), HEARTH_EINVAL);
+    cr_assert_eq(hearth_model_replace(m[0], 0, 1, HEARTH_ROLE_DOWN, NULL, NULL, 0, &err), HEARTH_OK);
+    hearth_model_close(&m[0]);
+    hearth_model_close(&m[1]);
 }
 
 /* ---- faults ---- */
