@@ -168,6 +168,9 @@ Test(quantise, refuses_what_makes_no_sense)
     p.progress = never;
     cr_assert_eq(refused(golden("llama"), &p, "cancelled"), HEARTH_ECANCELLED);
     p.progress = NULL;
+    char pwri[512]; /* its container's name tells the activation, and would be lost */
+    snprintf(pwri, sizeof pwri, "%s/powerinfer/llama.gguf", HEARTH_TEST_DATA);
+    cr_assert_eq(refused(pwri, &p, "PowerInfer"), HEARTH_EUNSUPPORTED);
     p.per_expert = true;
     cr_assert_eq(refused(golden("llama"), &p, "mixture"), HEARTH_EINVAL);
     cr_assert_eq(refused(story_moe(), &p, "a loss or a size"), HEARTH_EINVAL);
@@ -281,6 +284,30 @@ Test(quantise, a_width_for_each_expert_keeps_its_bounds)
     cr_assert(r.experts[0] > 0 && r.experts[1] > 0);
     remove(out);
     free(text);
+}
+
+/* A tensor without elements is copied, whatever its name. */
+Test(quantise, empty_tensors)
+{
+    const char *in = util_path("empty.gguf"), *out = util_path("empty-out.gguf");
+    hearth_writer *w;
+    hearth_error err = { 0 };
+    const uint64_t none[] = { 0, 2 }, some[] = { 32, 2 };
+    float values[64];
+    for (int i = 0; i < 64; i++)
+        values[i] = (float)i;
+    cr_assert_eq(hearth_writer_open(&w, in, &err), HEARTH_OK, "%s", err.text);
+    hearth_writer_set_str(w, "general.architecture", "llama");
+    cr_assert_eq(hearth_writer_declare(w, "blk.0.empty.weight", "f32", 2, none, &err), HEARTH_OK, "%s", err.text);
+    cr_assert_eq(hearth_writer_declare(w, "blk.0.some.weight", "f32", 2, some, &err), HEARTH_OK, "%s", err.text);
+    cr_assert_eq(hearth_writer_data(w, values, 64, &err), HEARTH_OK, "%s", err.text);
+    cr_assert_eq(hearth_writer_close(&w, &err), HEARTH_OK, "%s", err.text);
+    hearth_quantise_params p = { .size = sizeof p, .type = "q8_0", .threads = 2 };
+    hearth_quantise_result r = make(in, out, &p);
+    cr_assert_eq(r.encoded, 1);
+    cr_assert_eq(r.tensors, 2);
+    remove(in);
+    remove(out);
 }
 
 Test(quantise, replaced_weights_count_until_they_are_taken_back)
