@@ -232,4 +232,4 @@ static void HT_VEC(ht_delta)(const float *q, const float *k, const float *v, flo
     }
 }
 
-#include "cpu/vec_columns.h"
+#include "cpu/vec_columns_body.h"
