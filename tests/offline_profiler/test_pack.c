@@ -270,7 +270,7 @@ static const char *write_quantised(const char *type, const char *down, uint32_t 
     return path;
 }
 
-Test(pack, quantised_types_keep_their_bits, .timeout = 300)
+Test(pack, quantised_types_keep_their_bits, .timeout = 600)
 {
     static const char *const types[][2] = { { "q4_0", "q4_0" }, { "q8_0", "q8_0" }, { "q4_k", "q6_k" }, { "q6_k", "q4_k" },
                                             { "bf16", "f32" } };
@@ -466,7 +466,7 @@ Test(pack, what_contradicts_itself_is_refused)
 }
 
 /* Any byte of the head may be any other: what opens can be computed with. */
-Test(pack, no_byte_is_trusted, .timeout = 300)
+Test(pack, no_byte_is_trusted, .timeout = 600)
 {
     static const char *const names[] = { "golden/llama_relu", "golden/smallthinker" };
     const char *bad = util_path("bad.gguf");
