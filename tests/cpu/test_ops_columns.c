@@ -154,7 +154,7 @@ static void by_contract(const block *b, uint32_t n, float *want)
 
 static const ht_type types[] = { HT_F32, HT_F16, HT_BF16, HT_Q4_0, HT_Q8_0, HT_Q5_0, HT_Q4_K, HT_Q6_K };
 
-Test(ops_columns, contract, .timeout = 300)
+Test(ops_columns, contract, .timeout = 600)
 {
     static const uint32_t threads[] = { 1, 2, 5 };
     ht_exec *x[3];

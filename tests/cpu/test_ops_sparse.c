@@ -223,7 +223,7 @@ static void print_shape(char *to, size_t n, const shape *s)
              s->normed ? " normed" : "", s->q8 ? "" : " f32", s->shut, s->masked);
 }
 
-Test(ops_sparse, same_bits_as_dense, .timeout = 300)
+Test(ops_sparse, same_bits_as_dense, .timeout = 600)
 {
     static const uint32_t threads[] = { 1, 2, 3, 8 };
     ht_exec *x[4];
@@ -262,7 +262,7 @@ Test(ops_sparse, same_bits_as_dense, .timeout = 300)
 }
 
 /* Every SIMD level. */
-Test(ops_sparse, same_bits_at_every_level, .timeout = 300)
+Test(ops_sparse, same_bits_at_every_level, .timeout = 600)
 {
     for (int t = 0; t < 8; t++) {
         shape s = { .type = types[t],
@@ -294,7 +294,7 @@ Test(ops_sparse, same_bits_at_every_level, .timeout = 300)
 
 /* A token under its mask is the same alone, rows skipped, and in a batch, where all are computed: chunking changes
  * nothing. Activations without zeros too. */
-Test(ops_sparse, masks_change_nothing_in_a_batch, .timeout = 300)
+Test(ops_sparse, masks_change_nothing_in_a_batch, .timeout = 600)
 {
     ht_exec *x = open_exec(2, ht_isa_best());
     uint64_t seed = 5;
@@ -332,7 +332,7 @@ Test(ops_sparse, masks_change_nothing_in_a_batch, .timeout = 300)
 
 /* Thresholds leave out what is small, of every activation: the same bits alone and in a batch, rows skipped or all
  * computed; fewer hidden units and bytes the larger they are. */
-Test(ops_sparse, thresholds_change_nothing_in_a_batch, .timeout = 300)
+Test(ops_sparse, thresholds_change_nothing_in_a_batch, .timeout = 600)
 {
     static const ht_activation all[] = { HT_ACT_SILU, HT_ACT_GELU_TANH, HT_ACT_GELU_ERF, HT_ACT_RELU, HT_ACT_RELU2,
                                          HT_ACT_FATRELU, HT_ACT_DRELU };
