@@ -233,14 +233,14 @@ static double loss_of(const char *path, const char *against, const char *text, s
 
 Test(quantise, a_width_for_each_expert_keeps_its_bounds)
 {
+    if (HEARTH_TEST_SANITIZE[0])
+        cr_skip_test("hundreds of trials of a model take minutes under sanitizers");
     const char *out = util_path("experts.gguf");
     const char *const widths[] = { "q4_0" };
     char *text = util_text(12000);
     hearth_quantise_params p = { .size = sizeof p, .type = "q8_0", .threads = 2, .per_expert = true, .widths = widths,
                                  .n_widths = 1, .text = text, .n_text = 6000, .held_out = text + 6000,
                                  .n_held_out = 6000, .sample_tokens = 64, .check_tokens = 256 };
-    if (HEARTH_TEST_SANITIZE[0])
-        cr_skip_test("hundreds of trials of a model take minutes under sanitizers");
     p.target_bytes = 9u << 20;
     hearth_quantise_result r = make(story_moe(), out, &p);
     cr_assert_leq(r.bytes_out, p.target_bytes);
