@@ -19,6 +19,7 @@ build_packages=(
 )
 test_packages=(
     "libcriterion-dev:criterion/criterion.h:the test framework"
+    "glpk-utils:glpsol:the optimum that the plan solver is compared with (a program of its own, linked to nothing)"
 )
 # For tools/run-tests --arm; the arm64 libraries themselves are fetched by tools/arm64-sysroot.
 arm_packages=(
