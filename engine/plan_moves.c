@@ -128,10 +128,10 @@ typedef struct bid {
 
 static void offer(ht_plan_state *s, item x, uint8_t to, bid *best)
 {
-    if (*tier_of(s, x) == to || !may(s, x, to))
+    if (*tier_of(s, x) == to || !may(s, x, (uint8_t)to))
         return;
     const double before = s->seconds;
-    const mark m = move(s, x, to);
+    const mark m = move(s, x, (uint8_t)to);
     const double price = (s->seconds - before) / ((double)piece_of(s, x)->bytes + 1.0);
     if (price < best->price)
         *best = (bid){ x, to, price };
@@ -243,13 +243,13 @@ static void singles(ht_plan_state *s, int64_t *work)
 {
     for (uint32_t l = 0; l < s->p->n_layers; l++)
         for (int32_t i = TRUNK; i < (int32_t)s->p->layers[l].n_pieces && *work > 0; i++)
-            for (uint8_t to = HT_TIER_DISK; to <= HT_TIER_VRAM; to++) {
+            for (uint32_t to = HT_TIER_DISK; to <= HT_TIER_VRAM; to++) {
                 const item x = { l, i };
-                if (*tier_of(s, x) == to || !may(s, x, to))
+                if (*tier_of(s, x) == to || !may(s, x, (uint8_t)to))
                     continue;
                 *work -= 1;
                 const double before = s->seconds;
-                const mark m = move(s, x, to);
+                const mark m = move(s, x, (uint8_t)to);
                 if (!fits(s) || !better(s->seconds, before))
                     take_back(s, &m);
             }
@@ -287,10 +287,10 @@ static void border_pairs(ht_plan_state *s, const uint32_t *order, int64_t *work)
     const uint32_t n = s->p->n_layers;
     for (uint32_t k = 0; k < n; k++)
         for (uint32_t l = 0; l < n && *work > 0; l++)
-            for (uint8_t fast = HT_TIER_RAM; fast <= HT_TIER_VRAM; fast++) {
+            for (uint32_t fast = HT_TIER_RAM; fast <= HT_TIER_VRAM; fast++) {
                 item a, b;
-                for (uint8_t slow = HT_TIER_DISK; slow < fast; slow++)
-                    if (border(s, order, k, fast, true, &a) && border(s, order, l, slow, false, &b))
+                for (uint32_t slow = HT_TIER_DISK; slow < fast; slow++)
+                    if (border(s, order, k, (uint8_t)fast, true, &a) && border(s, order, l, (uint8_t)slow, false, &b))
                         exchange(s, a, b, work);
                 if (k < l && fast == HT_TIER_VRAM)
                     exchange(s, (item){ k, TRUNK }, (item){ l, TRUNK }, work);
@@ -302,15 +302,15 @@ static void shares(ht_plan_state *s, ht_plan_state *other, const uint32_t *order
 {
     enum { QUARTERS = 4 };
     for (uint32_t l = 0; l < s->p->n_layers; l++)
-        for (uint8_t trunk = HT_TIER_RAM; trunk <= HT_TIER_VRAM; trunk++)
+        for (uint32_t trunk = HT_TIER_RAM; trunk <= HT_TIER_VRAM; trunk++)
             for (uint32_t k = 0; k <= QUARTERS && *work > 0; k++) {
                 const uint32_t n = s->p->layers[l].n_pieces, fast = n * k / QUARTERS;
                 const item root = { l, TRUNK };
-                if (!may(s, root, trunk) || (k && fast == n * (k - 1) / QUARTERS))
+                if (!may(s, root, (uint8_t)trunk) || (k && fast == n * (k - 1) / QUARTERS))
                     continue;
                 ht_plan_copy(other, s);
                 if (*tier_of(other, root) != trunk)
-                    move(other, root, trunk);
+                    move(other, root, (uint8_t)trunk);
                 for (uint32_t j = 0; j < n; j++) {
                     const item x = { l, (int32_t)order[s->first[l] + j] };
                     const uint8_t tier = *tier_of(other, x);
