@@ -131,29 +131,27 @@ static ht_status read_layer(const reader *r, uint32_t il, ht_str method)
     return HT_OK;
 }
 
-/* Kind, version, checksum and model, in this order: each tells more than the next. */
-static ht_status check(const reader *r, const char *fingerprint)
+ht_status ht_predict_check(const ht_gguf *g, const char *path, const char *fingerprint, ht_error *err)
 {
-    const ht_gguf *g = r->p->file;
     ht_str type = { NULL, 0 }, model = { NULL, 0 };
     uint32_t version = 0;
     ht_status st;
 
-    if ((st = ht_gguf_str(g, "general.type", &type, r->err)) ||
-        (st = ht_gguf_str(g, "hearth.profile.model", &model, r->err)) ||
-        (st = ht_gguf_u32(g, "hearth.profile.version", &version, r->err)))
+    if ((st = ht_gguf_str(g, "general.type", &type, err)) ||
+        (st = ht_gguf_str(g, "hearth.profile.model", &model, err)) ||
+        (st = ht_gguf_u32(g, "hearth.profile.version", &version, err)))
         return st;
     const bool packed = ht_gguf_find(g, "hearth.pack.version") != NULL; /* carries the profile of its own */
     if (!packed && (type.n != 14 || memcmp(type.s, "hearth.profile", 14) != 0))
-        return ht_fail(r->err, HT_EFORMAT, "%s is no profile", r->path);
+        return ht_fail(err, HT_EFORMAT, "%s is no profile", path);
     if (version != VERSION)
-        return ht_fail(r->err, HT_EUNSUPPORTED,
-                       "%s: profiles of version %u are unknown here; this program reads version %u", r->path, version,
+        return ht_fail(err, HT_EUNSUPPORTED,
+                       "%s: profiles of version %u are unknown here; this program reads version %u", path, version,
                        VERSION);
-    if (!packed && (st = ht_gguf_verify(g, r->err)) != HT_OK)
+    if (!packed && (st = ht_gguf_verify(g, err)) != HT_OK)
         return st;
     if (model.n != strlen(fingerprint) || memcmp(model.s, fingerprint, model.n) != 0)
-        return ht_fail(r->err, HT_EMISMATCH, "%s is a profile of another model (%.32s, not %s)", r->path,
+        return ht_fail(err, HT_EMISMATCH, "%s is a profile of another model (%.32s, not %s)", path,
                        model.n == 32 ? model.s : "?", fingerprint);
     return HT_OK;
 }
@@ -191,7 +189,7 @@ ht_status ht_predict_open(ht_predict **out, const char *path, const ht_model *m,
     r.p->layers = calloc(m->n_layer, sizeof *r.p->layers);
     if (!r.p->layers)
         st = ht_fail(err, HT_ENOMEM, "predictors");
-    else if ((st = ht_gguf_open(&r.p->file, path, err)) == HT_OK && (st = check(&r, fingerprint)) == HT_OK)
+    else if ((st = ht_gguf_open(&r.p->file, path, err)) == HT_OK && (st = ht_predict_check(r.p->file, path, fingerprint, err)) == HT_OK)
         st = read_all(&r);
     if (st == HT_OK && r.p->bytes) {
         uint8_t *at = r.p->signs = aligned_alloc(64, ((size_t)r.p->bytes + 63) / 64 * 64);

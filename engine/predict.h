@@ -55,6 +55,9 @@ ht_status ht_predict_open(ht_predict **out, const char *path, const ht_model *m,
 /* Those that the model's file brings itself (docs/powerinfer.md); *out NULL where no layer has one. Fails: ENOMEM. */
 ht_status ht_predict_own(ht_predict **out, const ht_model *m, ht_error *err);
 void ht_predict_close(ht_predict **p);
+/* Whether a file is a profile (or a packed model, which carries its own) that this version reads, whole, and of this model:
+ * kind, version, checksum and model, in this order, for each tells more than the next. Fails as ht_predict_open does. */
+ht_status ht_predict_check(const ht_gguf *g, const char *path, const char *fingerprint, ht_error *err);
 /* Packs the signs that predictors need from the model's weights, by all threads of the executor. */
 ht_status ht_predict_prepare(ht_predict *p, const ht_model *m, ht_exec *exec, ht_error *err);
 

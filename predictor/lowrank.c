@@ -9,6 +9,7 @@
 #include "predictor/predictor.h"
 
 enum { SPARE = 8 /* directions beyond the rank */, ROUNDS = 4, SWEEPS = 30 };
+static const double least_ridge = 1e-4, ridge_share = 0.05; /* of the mean variance; times d / n_x where inputs are few */
 
 static float *zeros(size_t n)
 {
@@ -57,8 +58,8 @@ static void moments(const float *x, const float *y, size_t n_x, uint32_t d, floa
         c[i] /= (float)n_x;
 }
 
-/* c = l l', in place, l lower triangular, after a ridge on the diagonal. False: not positive. */
-static bool cholesky(float *c, uint32_t d)
+/* c = l l', in place, l lower triangular, after a ridge on the diagonal (a share of its mean). False: not positive. */
+static bool cholesky(float *c, uint32_t d, double ridge)
 {
     double trace = 0;
 
@@ -67,7 +68,7 @@ static bool cholesky(float *c, uint32_t d)
     if (!(trace > 0) || !isfinite(trace))
         return false;
     for (uint32_t i = 0; i < d; i++)
-        c[(size_t)i * d + i] += (float)(1e-4 * trace / d);
+        c[(size_t)i * d + i] += (float)(ridge * trace / d);
     for (uint32_t i = 0; i < d; i++) {
         float *row = c + (size_t)i * d;
         for (uint32_t j = 0; j <= i; j++) {
@@ -82,6 +83,18 @@ static bool cholesky(float *c, uint32_t d)
         memset(row + i + 1, 0, (d - i - 1) * sizeof *row);
     }
     return true;
+}
+
+/* v [d][r] becomes l^-1 v. */
+static void solve(const float *l, float *v, uint32_t d, uint32_t r)
+{
+    for (uint32_t i = 0; i < d; i++) {
+        float *row = v + (size_t)i * r;
+        for (uint32_t j = 0; j < i; j++)
+            axpy(-l[(size_t)i * d + j], v + (size_t)j * r, row, r);
+        for (uint32_t c = 0; c < r; c++)
+            row[c] /= l[(size_t)i * d + i];
+    }
 }
 
 /* v [d][r] becomes l'^-1 v. */
@@ -247,7 +260,7 @@ ht_status ht_lowrank_fit(const float *x, size_t n_x, uint32_t d, const float *w,
         goto end;
     }
     moments(x, x, n_x, d, f.l);
-    if (!cholesky(f.l, d)) {
+    if (!cholesky(f.l, d, least_ridge)) {
         st = ht_fail(err, HT_EINVAL, "the inputs of a layer are zero or not finite");
         goto end;
     }
@@ -278,38 +291,36 @@ end:
     return st;
 }
 
-ht_status ht_lookahead_fit(const float *before, const float *x, size_t n_x, uint32_t d, float *w, uint32_t n,
-                           ht_error *err)
+ht_status ht_lookahead_fit(const float *before, const float *x, size_t n_x, uint32_t d, const float *w, uint32_t n,
+                           const float *weight, uint32_t rank, uint64_t seed, float *a, float *b, ht_error *err)
 {
-    float *c = zeros((size_t)d * d), *cross = zeros((size_t)d * d), *row = zeros(d);
+    float *c = zeros((size_t)d * d), *map = zeros((size_t)d * d), *guess = zeros(n_x * d);
+    float *of_x = zeros((size_t)rank * d);
     ht_status st = HT_OK;
 
-    if (!c || !cross || !row) {
+    if (!c || !map || !guess || !of_x) {
         st = ht_fail(err, HT_ENOMEM, "a look-ahead predictor of %u inputs", d);
         goto end;
     }
     if (n_x)
         moments(before, before, n_x, d, c);
-    if (!n_x || !cholesky(c, d)) {
+    if (!n_x || !cholesky(c, d, least_ridge + ridge_share * d / (double)n_x)) {
         st = ht_fail(err, HT_EINVAL, "the inputs of a layer are zero or not finite");
         goto end;
     }
-    /* cross [d of x][d of before]: E[x before'], then times the inverse moments of `before`, row by row:
-     * (l l')^-1 by two triangular solves */
-    moments(x, before, n_x, d, cross);
-    for (uint32_t i = 0; i < d; i++) {
-        float *v = cross + (size_t)i * d;
+    moments(before, x, n_x, d, map); /* (l l')^-1 E[before x'], rows of `before` */
+    solve(c, map, d, d);
+    solve_transposed(c, map, d, d);
+    ht_multiply(before, map, guess, n_x, d, d);
+    if ((st = ht_lowrank_fit(guess, n_x, d, w, n, weight, rank, seed, of_x, b, err)) != HT_OK)
+        goto end;
+    for (uint32_t i = 0; i < rank; i++) /* a = of_x map' */
         for (uint32_t j = 0; j < d; j++)
-            v[j] = (float)((v[j] - dot(c + (size_t)j * d, v, j)) / c[(size_t)j * d + j]);
-        solve_transposed(c, v, d, 1);
-    }
-    for (uint32_t i = 0; i < n; i++) {
-        ht_multiply(w + (size_t)i * d, cross, row, 1, d, d);
-        memcpy(w + (size_t)i * d, row, d * sizeof *row);
-    }
+            a[(size_t)i * d + j] = (float)dot(of_x + (size_t)i * d, map + (size_t)j * d, d);
 end:
     free(c);
-    free(cross);
-    free(row);
+    free(map);
+    free(guess);
+    free(of_x);
     return st;
 }

@@ -111,9 +111,11 @@ void ht_multiply(const float *a, const float *b, float *y, size_t m, size_t k, s
 ht_status ht_lowrank_fit(const float *x, size_t n_x, uint32_t d, const float *w, uint32_t n, const float *weight,
                          uint32_t rank, uint64_t seed, float *a, float *b, ht_error *err);
 
-/* w [n][d] becomes the matrix whose product with the inputs `before` [n_x][d] is nearest to w x: what predicts a layer
- * from the input of the one before (ridge regression). */
-ht_status ht_lookahead_fit(const float *before, const float *x, size_t n_x, uint32_t d, float *w, uint32_t n,
-                           ht_error *err);
+/* A [rank][d], B [n][rank] for which B A before is nearest to w x, where `before` [n_x][d] are the inputs of the layer before
+ * that whose inputs are x [n_x][d]: the regression of x on `before` (with a ridge, the larger the fewer inputs there are), and
+ * ht_lowrank_fit of w over what it guesses, taken back through it: reduced-rank regression (Izenman, Journal of Multivariate
+ * Analysis 5, 1975). The other arguments and errors are those of ht_lowrank_fit. Memory: three matrices of d x d, and a copy of x. */
+ht_status ht_lookahead_fit(const float *before, const float *x, size_t n_x, uint32_t d, const float *w, uint32_t n,
+                           const float *weight, uint32_t rank, uint64_t seed, float *a, float *b, ht_error *err);
 
 #endif

@@ -125,15 +125,16 @@ Test(lowrank, what_makes_no_sense_is_refused)
     cr_assert_eq(ht_lowrank_fit(x, 2, 4, w, 2, NULL, 1, 1, a, b, &err), HT_EINVAL, "inputs that are all zero");
     x[0] = NAN;
     cr_assert_eq(ht_lowrank_fit(x, 2, 4, w, 2, NULL, 1, 1, a, b, &err), HT_EINVAL);
-    cr_assert_eq(ht_lookahead_fit(x, x, 2, 4, w, 2, &err), HT_EINVAL);
+    cr_assert_eq(ht_lookahead_fit(x, x, 2, 4, w, 2, NULL, 1, 1, a, b, &err), HT_EINVAL);
 }
 
-/* x = T before + noise: w x is then best guessed by w T. */
+/* x = T before + noise: w x is then best guessed by w T, and by matrices of a rank that is less the better the more rank. */
 Test(lowrank, looking_ahead)
 {
     enum { D = 20, N = 30, X = 4000 };
-    float *before = floats(X * D), *x = floats(X * D), *t = floats(D * D), *w = floats(N * D),
-          *got = malloc(N * D * sizeof *got);
+    float *before = floats(X * D), *x = floats(X * D), *t = floats(D * D), *w = floats(N * D), *guess = calloc(N * D, sizeof *guess);
+    float *a = malloc(D * D * sizeof *a), *b = malloc(N * D * sizeof *b);
+    double last = INFINITY;
     ht_error err;
     for (int i = 0; i < X; i++)
         for (int r = 0; r < D; r++) {
@@ -142,14 +143,22 @@ Test(lowrank, looking_ahead)
                 s += (double)t[r * D + c] * before[i * D + c];
             x[i * D + r] = (float)s;
         }
-    memcpy(got, w, N * D * sizeof *got);
-    cr_assert_eq(ht_lookahead_fit(before, x, X, D, got, N, &err), HT_OK, "%s", err.text);
     for (int i = 0; i < N; i++)
-        for (int c = 0; c < D; c++) {
-            double want = 0;
+        for (int c = 0; c < D; c++)
             for (int r = 0; r < D; r++)
-                want += (double)w[i * D + r] * t[r * D + c];
-            cr_assert_float_eq(got[i * D + c], want, 0.15, "%d, %d: %g not %g", i, c, (double)got[i * D + c], want);
+                guess[i * D + c] += w[i * D + r] * t[r * D + c];
+    for (uint32_t rank = 5; rank <= D; rank += 5) {
+        cr_assert_eq(ht_lookahead_fit(before, x, X, D, w, N, NULL, rank, 1, a, b, &err), HT_OK, "%s", err.text);
+        const double now = loss(before, X, D, guess, N, NULL, a, b, rank);
+        cr_assert_lt(now, last, "rank %u: %g after %g", rank, now, last);
+        last = now;
+    }
+    for (int i = 0; i < N; i++) /* all of it */
+        for (int c = 0; c < D; c++) {
+            double got = 0;
+            for (int r = 0; r < D; r++)
+                got += (double)b[i * D + r] * a[r * D + c];
+            cr_assert_float_eq(got, guess[i * D + c], 0.15, "%d, %d: %g not %g", i, c, got, (double)guess[i * D + c]);
         }
-    free(before), free(x), free(t), free(w), free(got);
+    free(before), free(x), free(t), free(w), free(guess), free(a), free(b);
 }
