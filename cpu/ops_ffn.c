@@ -472,8 +472,7 @@ bool ht_cpu_plan_ffn(cpu_op *op)
         if (it->part[HT_ROLE_DOWN].layout == HT_LAYOUT_COLUMNS &&
             (!ht_cpu_columns_fit(f) || (op->op.n_tok == 1 && !f->work)))
             return false;
-        if ((it->down_t.host || it->part[HT_ROLE_DOWN].layout != HT_LAYOUT_ROWS) &&
-            (f->stage != HT_FFN_ALL || f->accumulate))
+        if (it->part[HT_ROLE_DOWN].layout == HT_LAYOUT_COLUMNS && (f->stage != HT_FFN_ALL || f->accumulate))
             return false;
         slots += it->n_tokens;
         gather |= it->tokens != NULL;

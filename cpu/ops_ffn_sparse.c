@@ -270,14 +270,18 @@ static void sparse_join(const cpu_op *op, uint32_t chunk, uint32_t thread)
 
     (void)chunk;
     (void)thread;
-    memset(f->y, 0, f->d_model * sizeof(float));
+    if (f->stage == HT_FFN_ALL)
+        memset(f->y, 0, f->d_model * sizeof(float));
     for (uint32_t i = 0; i < f->n_items; i++) {
         const ht_ffn_item *it = &f->items[i];
         const work w = work_of(f, i);
         for (uint32_t s = 1; s < ht_ffn_segments(f->n_ff); s++)
             v->add(1.0f, w.sums + (size_t)s * w.width, 1.0f, w.sums, f->d_model);
         ht_cpu_add_bias(w.sums, f->d_model, it->bias[HT_ROLE_DOWN], 1, f->d_model);
-        v->axpy(it->weights ? it->weights[0] : 1.0f, w.sums, f->y, f->d_model);
+        if (f->stage == HT_FFN_ALL)
+            v->axpy(it->weights ? it->weights[0] : 1.0f, w.sums, f->y, f->d_model);
+        else
+            memcpy(f->gathered.f + (size_t)it->slot * f->gathered.stride, w.sums, f->d_model * sizeof(float));
     }
 }
 

@@ -24,9 +24,10 @@ static size_t plan_unit(ht_disk_unit *u, const ht_gguf *g, const ht_part part[HT
     memset(u, 0, sizeof *u);
     memset(u->of, UINT8_MAX, sizeof u->of);
     for (uint32_t r = 0; r < HT_N_ROLES; r++) {
-        place now = { .bytes = (size_t)part[r].n * part[r].stride, .role = r };
+        place now = { .role = r };
         if (!part[r].host || !ht_gguf_locate(g, part[r].host, &now.file, &now.at))
             continue;
+        now.bytes = ht_part_extent(&part[r]);
         uint32_t i = n++;
         for (; i > 0 && (p[i - 1].file > now.file || (p[i - 1].file == now.file && p[i - 1].at > now.at)); i--)
             p[i] = p[i - 1];
@@ -66,13 +67,13 @@ static size_t slot_bytes(const ht_model *m, uint32_t layer)
     return (most + page - 1) / page * page;
 }
 
-ht_status ht_disk_needs_of(ht_disk_needs *out, const ht_model *m, ht_error *err)
+ht_status ht_disk_needs_of(ht_disk_needs *out, const ht_model *m, bool predictors, ht_error *err)
 {
     uint64_t dense[2] = { 0, 0 }, units = 0; /* the largest blocks */
     ht_status st;
 
     memset(out, 0, sizeof *out);
-    if ((st = ht_disk_held_bytes(&out->held, m, err)) != HT_OK)
+    if ((st = ht_disk_held_bytes(&out->held, m, predictors, err)) != HT_OK)
         return st;
     for (uint32_t il = 0; il < m->n_layer; il++) {
         const ht_ffn *ff = &m->layers[il].ffn;

@@ -27,6 +27,7 @@ typedef struct ht_disk ht_disk;
 typedef struct ht_disk_params {
     ht_io io;            /* DIRECT or CACHED */
     bool no_uring;
+    bool predictors;     /* the file's own are used: they are held */
     uint64_t budget;     /* bytes of slots, at first */
     int (*fault)(void *user, uint32_t file, uint64_t offset, size_t *bytes); /* as ht_reader_params */
     void *fault_user;
@@ -34,14 +35,14 @@ typedef struct ht_disk_params {
     void *progress_user;
 } ht_disk_params;
 
-/* What a model takes here, in bytes, before anything is opened. */
+/* What a model takes here, in bytes, before anything is opened. predictors: as above. */
 typedef struct ht_disk_needs {
     uint64_t held;   /* dense weights */
     uint64_t tables; /* of this object */
     uint64_t floor;  /* of slots at least: one token's cycle of a mixture, two blocks of dense layers */
     uint64_t all;    /* of slots for every unit */
 } ht_disk_needs;
-ht_status ht_disk_needs_of(ht_disk_needs *out, const ht_model *m, ht_error *err);
+ht_status ht_disk_needs_of(ht_disk_needs *out, const ht_model *m, bool predictors, ht_error *err);
 
 /* Reads the weights to be held and re-points the model's parts to them. EIO: a file cannot be read, or is no longer the
  * one that was mapped; ENOMEM; ECANCELLED. The model is unusable where it fails. */

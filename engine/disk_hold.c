@@ -5,7 +5,7 @@
 
 #include "engine/disk_impl.h"
 
-enum { JOIN_GAP = 4096, PARTS_PER_LAYER = 16, UNDER_WAY = 8 };
+enum { JOIN_GAP = 4096, PARTS_PER_LAYER = 17, UNDER_WAY = 8 };
 
 /* A stretch of a file, and where it will lie. */
 typedef struct range {
@@ -15,8 +15,8 @@ typedef struct range {
     ht_read read;
 } range;
 
-/* Every part that is held: of them views of one tensor, or the same tensor twice. */
-static uint32_t list_parts(const ht_model *m, const ht_part **out)
+/* Every part that is held: of them views of one tensor, or the same tensor twice. predictors: the file's own too. */
+static uint32_t list_parts(const ht_model *m, bool predictors, const ht_part **out)
 {
     uint32_t n = 0;
 
@@ -26,9 +26,10 @@ static uint32_t list_parts(const ht_model *m, const ht_part **out)
         const ht_ffn *f = &m->layers[il].ffn;
         const ht_part *all[PARTS_PER_LAYER] = { &a->q,     &a->k,    &a->v,      &a->o,         &d->qkv,       &d->z,
                                                 &d->ba,    &d->beta, &d->alpha,  &d->o,         &f->router,    &f->shared[0],
-                                                &f->shared[1], &f->shared[2], &f->shared_gate, NULL };
-        for (uint32_t i = 0; i < PARTS_PER_LAYER; i++)
-            if (all[i] && all[i]->host)
+                                                &f->shared[1], &f->shared[2], &f->shared_gate, &f->fc1,        &f->fc2 };
+        const uint32_t n_all = PARTS_PER_LAYER - (predictors ? 0 : 2);
+        for (uint32_t i = 0; i < n_all; i++)
+            if (all[i]->host)
                 out[n++] = all[i];
     }
     if (m->output.host == m->embed.host)
@@ -57,7 +58,7 @@ static ht_status list_ranges(const ht_model *m, const ht_part **parts, uint32_t 
         return HT_ENOMEM; /* said to analysers too */
     }
     for (uint32_t i = 0; i < n_parts; i++) {
-        r[i] = (range){ .from = parts[i]->host, .bytes = (uint64_t)parts[i]->n * parts[i]->stride };
+        r[i] = (range){ .from = parts[i]->host, .bytes = ht_part_extent(parts[i]) };
         if (!ht_gguf_locate(m->gguf, r[i].from, &r[i].file, &r[i].offset)) {
             free(r);
             return ht_fail(err, HT_EINVAL, "weights that are in no file cannot be streamed");
@@ -78,7 +79,7 @@ static ht_status list_ranges(const ht_model *m, const ht_part **parts, uint32_t 
     return HT_OK;
 }
 
-static ht_status all_ranges(const ht_model *m, const ht_part ***parts, uint32_t *n_parts, range **ranges, uint32_t *n,
+static ht_status all_ranges(const ht_model *m, bool predictors, const ht_part ***parts, uint32_t *n_parts, range **ranges, uint32_t *n,
                             ht_error *err)
 {
     ht_status st;
@@ -88,7 +89,7 @@ static ht_status all_ranges(const ht_model *m, const ht_part ***parts, uint32_t 
         ht_fail(err, HT_ENOMEM, "list of weights");
         return HT_ENOMEM;
     }
-    *n_parts = list_parts(m, *parts);
+    *n_parts = list_parts(m, predictors, *parts);
     if ((st = list_ranges(m, *parts, *n_parts, ranges, n, err)) != HT_OK)
         free(*parts);
     return st;
@@ -102,12 +103,12 @@ static uint64_t sum_of(const range *r, uint32_t n)
     return sum;
 }
 
-ht_status ht_disk_held_bytes(uint64_t *bytes, const ht_model *m, ht_error *err)
+ht_status ht_disk_held_bytes(uint64_t *bytes, const ht_model *m, bool predictors, ht_error *err)
 {
     const ht_part **parts = NULL;
     range *ranges = NULL;
     uint32_t n_parts = 0, n = 0;
-    ht_status st = all_ranges(m, &parts, &n_parts, &ranges, &n, err);
+    ht_status st = all_ranges(m, predictors, &parts, &n_parts, &ranges, &n, err);
 
     if (st != HT_OK)
         return st;
@@ -162,7 +163,7 @@ ht_status ht_disk_hold(ht_disk *d, ht_model *m, const ht_disk_params *p, ht_erro
     range *r = NULL;
     uint32_t n_parts = 0, n = 0;
     const size_t page = ht_os_page();
-    ht_status st = all_ranges(m, &parts, &n_parts, &r, &n, err);
+    ht_status st = all_ranges(m, p->predictors, &parts, &n_parts, &r, &n, err);
 
     if (st != HT_OK)
         return st;

@@ -60,7 +60,7 @@ uint32_t ht_disk_id(const ht_disk *d, const ht_disk_unit *u);
 bool ht_disk_bring(ht_disk *d, ht_disk_unit *u, bool lane_ahead, bool uncertain);
 
 /* disk_hold.c */
-ht_status ht_disk_held_bytes(uint64_t *bytes, const ht_model *m, ht_error *err);
+ht_status ht_disk_held_bytes(uint64_t *bytes, const ht_model *m, bool predictors, ht_error *err);
 ht_status ht_disk_hold(ht_disk *d, ht_model *m, const ht_disk_params *p, ht_error *err);
 
 #endif

@@ -198,9 +198,14 @@ static ht_status open_sparse(hearth_model *m, const hearth_model_params *p, ht_e
 }
 
 /* A PowerInfer model was made to be run with its predictors: that the file is such a one is the user's wish. */
+static bool wants_own_predictors(const hearth_model *m, const hearth_model_params *p)
+{
+    return ht_activation_has_zeros(m->m.act) && p->sparsity == HEARTH_SPARSITY_AUTO && !p->ignore_predictors;
+}
+
 static ht_status open_own_predictors(hearth_model *m, const hearth_model_params *p, ht_error *err)
 {
-    if (!m->sparse || p->sparsity != HEARTH_SPARSITY_AUTO || p->ignore_predictors)
+    if (!wants_own_predictors(m, p))
         return HT_OK;
     m->table_bytes += m->m.max_ff * sizeof(float); /* its thresholds */
     ht_status st = ht_predict_own(&m->m.predict, &m->m, err);
@@ -313,8 +318,10 @@ static ht_io choose_io(const hearth_model *m, uint64_t slots)
 static ht_status open_disk(hearth_model *m, const hearth_model_params *p, const ht_disk_params *hooks, ht_error *err)
 {
     ht_disk_params disk = hooks ? *hooks : (ht_disk_params){ 0 };
-    ht_status st = ht_disk_needs_of(&m->needs, &m->m, err);
+    ht_status st;
 
+    disk.predictors = wants_own_predictors(m, p);
+    st = ht_disk_needs_of(&m->needs, &m->m, disk.predictors, err);
     if (st != HT_OK)
         return st;
     if (!m->budget.ram_bytes)
@@ -418,12 +425,6 @@ static ht_status open_weights(hearth_model *m, const hearth_model_params *p, con
         return st;
     if (p->io == HEARTH_IO_AUTO && m->budget.ram_bytes && !fits(m, m->budget.ram_bytes))
         streamed = true;
-    if (streamed && (m->m.pack || ht_gguf_powerinfer(m->gguf))) { /* slots know the plain layout only */
-        streamed = false;
-        if (p->io != HEARTH_IO_AUTO)
-            ht_model_log(m, HEARTH_LOG_WARN, "%s models are not streamed in this version: the system pages them in",
-                         m->m.pack ? "packed" : "PowerInfer's");
-    }
     if (streamed) {
         ht_ahead_close(&m->ahead);
         st = open_disk(m, p, hooks, err);

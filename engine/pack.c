@@ -65,12 +65,17 @@ static ht_status read_order(const reader *r, ht_pack_block *b)
     snprintf(name, sizeof name, "%.*s.order", (int)b->tensor->name.n, b->tensor->name.s);
     const ht_tensor *t = ht_gguf_find_tensor(r->g, name);
     if (!t || t->type != TYPE_I32 || t->ne[0] != n || t->ne[1] != b->n_expert || t->ne[2] != 1 || t->ne[3] != 1 ||
-        !t->data || (uintptr_t)t->data % sizeof(uint32_t))
+        !t->data)
         return nonsense(r, name);
+    const size_t bytes = (size_t)n * b->n_expert * sizeof *b->order;
     uint8_t *seen = malloc(n);
-    if (!seen)
+    b->order = malloc(bytes);
+    if (!seen || !b->order) {
+        free(seen);
         return ht_fail(r->err, HT_ENOMEM, "order of neurons");
-    b->order = t->data;
+    }
+    memcpy(b->order, t->data, bytes);
+    r->p->bytes += bytes;
     bool good = true;
     for (uint32_t e = 0; e < b->n_expert && good; e++)
         good = ht_packed_order_good(&b->shape, b->order + (size_t)e * n, seen);
@@ -206,6 +211,8 @@ void ht_pack_close(ht_pack **pp)
 
     if (!p)
         return;
+    for (uint32_t i = 0; p->blocks && i < p->n_blocks; i++)
+        free(p->blocks[i].order);
     free(p->blocks);
     free(p->tensors);
     free(p);

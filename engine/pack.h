@@ -18,7 +18,7 @@ typedef struct ht_pack_block {
     const ht_tensor *tensor; /* [bytes of an expert][1][n_expert] */
     ht_packed shape;
     uint32_t layer, n_expert;
-    const uint32_t *order;   /* [n_expert][n_ff/32] */
+    uint32_t *order;         /* [n_expert][n_ff/32] a copy: what was checked is what is used. Owned */
 } ht_pack_block;
 
 /* A tensor of the plain file. */

@@ -235,7 +235,7 @@ typedef struct ht_op_ffn {
     uint32_t mask_stride; /* words, at least (n_ff + 31) / 32 */
     void *work;           /* for items with down_t, or a down part in HT_LAYOUT_COLUMNS: ht_ffn_work_bytes(), 64-byte aligned */
     bool accumulate;
-    ht_ffn_stage stage;   /* other than ALL: n_tok == 1, down parts in HT_LAYOUT_ROWS, no down_t; accumulate: the former */
+    ht_ffn_stage stage;   /* other than ALL: n_tok == 1; then, and with accumulate, no down part in HT_LAYOUT_COLUMNS */
 } ht_op_ffn;
 
 /* Segments of a down projection. */

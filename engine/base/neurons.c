@@ -68,6 +68,17 @@ bool ht_neurons_of(ht_neurons *g, const ht_part *p)
     return true;
 }
 
+size_t ht_part_extent(const ht_part *p)
+{
+    ht_neurons g;
+
+    if (p->n == 0)
+        return 0;
+    if (p->layout != HT_LAYOUT_NEURONS)
+        return (size_t)(p->n - 1) * p->stride + ht_type_row_bytes(ht_type_get(p->type), p->k);
+    return ht_neurons_of(&g, p) ? g.rows_at + (size_t)(p->n - 1) * g.stride + g.row_bytes : 0;
+}
+
 ht_neurons ht_neurons_range(const ht_neurons *g, uint32_t first, uint32_t n)
 {
     ht_neurons r = *g;

@@ -57,6 +57,8 @@ bool ht_neurons_shape(ht_neurons *g, ht_type type, uint32_t n_ff, uint32_t d_mod
 /* That of a part as it is leased: p->host is the base. False where the part contradicts itself; the order is believed:
  * who reads it from a file checks it. */
 bool ht_neurons_of(ht_neurons *g, const ht_part *p);
+/* Bytes from a part's host to its end, whatever its layout; the type is known. */
+size_t ht_part_extent(const ht_part *p);
 /* Neurons [first, first + n) of g as a form of their own over the same base; first: a multiple of 32 and of the block. */
 ht_neurons ht_neurons_range(const ht_neurons *g, uint32_t first, uint32_t n);
 
