@@ -414,6 +414,25 @@ bool ht_disk_foresee(ht_disk *d, uint32_t layer, uint32_t expert, bool certain)
 
 void ht_disk_forget(ht_disk *d, uint32_t layer) { forget(d, layer); }
 
+void ht_disk_pass_by(ht_disk *d, uint32_t layer, uint32_t expert, bool keep)
+{
+    ht_disk_unit *u = unit_of(d, layer, expert);
+
+    d->counts.wanted++;
+    d->counts.used += u->guess;
+    u->guess = false;
+    if (keep && u->foreseen && u->presence == HT_COMING)
+        not_foreseen(d, u); /* its place in the list goes when the layer is forgotten */
+}
+
+void ht_disk_read_later(ht_disk *d, uint32_t layer, uint32_t expert)
+{
+    ht_disk_unit *u = unit_of(d, layer, expert);
+
+    if (u->presence == HT_ABSENT && d->ahead_bytes + ht_disk_unit_bytes(d, layer) <= d->budget / 4)
+        ht_disk_bring(d, u, true, true);
+}
+
 uint64_t ht_disk_foreseen_bytes(const ht_disk *d) { return d->ahead_bytes; }
 
 /* ---- looking ---- */

@@ -79,6 +79,13 @@ bool ht_disk_foresee(ht_disk *d, uint32_t layer, uint32_t expert, bool certain);
 void ht_disk_forget(ht_disk *d, uint32_t layer);
 uint64_t ht_disk_foreseen_bytes(const ht_disk *d); /* on their way */
 
+/* A unit that is needed now and not waited for (it is computed from something else, or left out): counted as wanted and not
+ * here. keep: what is being read of it is read on, for later, when its layer is forgotten. */
+void ht_disk_pass_by(ht_disk *d, uint32_t layer, uint32_t expert, bool keep);
+/* Reads an absent unit behind everything else, where it is worth more than what leaves for it, and only a part of the cache at a
+ * time. */
+void ht_disk_read_later(ht_disk *d, uint32_t layer, uint32_t expert);
+
 /* Rows ids[i] of a matrix that lies in the file, into to[n][w->stride]. */
 ht_status ht_disk_rows(ht_disk *d, const ht_part *w, const int32_t *ids, uint32_t n, uint8_t *to, ht_error *err);
 

@@ -105,6 +105,8 @@ static void layout(ht_forward *f, carver *c, bool streamed)
         f->guess_router = carve(c, m->max_expert, sizeof(float));
         f->guess_weights = carve(c, m->max_used, sizeof(float));
         f->guess_ids = carve(c, m->max_used, sizeof(uint32_t));
+        f->miss_scores = carve(c, m->max_expert, sizeof(float));
+        f->miss_low = carve(c, m->max_used, sizeof(bool));
     }
 }
 

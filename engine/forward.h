@@ -21,6 +21,14 @@ typedef struct ht_layer_load {
     float density;                      /* share of active neurons lately; -1: nothing is known */
 } ht_layer_load;
 
+/* What was not exact in passes of one token of a streamed mixture (engine/miss.h). */
+typedef struct ht_missed {
+    uint64_t mixtures;                    /* layers with a router, each once a pass */
+    uint64_t stood_in, skipped, rerouted; /* experts */
+    double skipped_share;                 /* summed up over mixtures, of 1 each */
+} ht_missed;
+enum { HT_MISS_MOST = 256 }; /* experts of a token, of models whose choice is biased */
+
 typedef struct ht_forward {
     const ht_model *m;
     ht_exec *exec;
@@ -68,6 +76,9 @@ typedef struct ht_forward {
     float *guess_router, *guess_weights;
     uint32_t *guess_ids;   /* [max_used] */
     uint32_t guessed;      /* the layer they are of; 0: none */
+    float *miss_scores;    /* [max_expert] */
+    bool *miss_low;        /* [max_used] of a token: computed from a stand-in */
+    ht_missed missed;
 
     ht_mask_counts counts;                /* of passes of several */
 

@@ -314,18 +314,52 @@ static ht_io choose_io(const hearth_model *m, uint64_t slots)
     return choice.io;
 }
 
+/* What tokens do about experts that are not here, where that makes a difference. */
+static ht_status check_miss(const hearth_model_params *p, ht_miss_rule *rule, ht_type *type, ht_error *err)
+{
+    const char *name = p->stand_in ? p->stand_in : "q2_k";
+    const int id = ht_type_by_name(name);
+
+    if ((unsigned)p->on_miss > HEARTH_MISS_SKIP)
+        return ht_fail(err, HT_EINVAL, "there is no such way to meet a missing expert: %d", (int)p->on_miss);
+    if (p->on_miss == HEARTH_MISS_LOW && (id < 0 || !ht_type_can_quantise((ht_type)id)))
+        return ht_fail(err, HT_EINVAL, "experts' stand-ins cannot be written as \"%.20s\"", name);
+    if (!(p->skip_share >= 0.0f && p->skip_share <= 1.0f) || !(p->route_bias >= 0.0f && p->route_bias <= 1e6f))
+        return ht_fail(err, HT_EINVAL, "a share to be skipped is from 0 to 1, a route bias 0 or more");
+    *rule = (ht_miss_rule){ .on_miss = (ht_on_miss)p->on_miss, .skip_share = p->skip_share > 0.0f ? p->skip_share : 0.1f,
+                            .route_bias = p->route_bias };
+    *type = p->on_miss == HEARTH_MISS_LOW ? (ht_type)id : HT_F32;
+    return HT_OK;
+}
+
+static ht_status open_standins(hearth_model *m, const hearth_model_params *p, ht_type type, ht_error *err)
+{
+    const ht_standins_params params = { .type = type, .threads = m->threads, .progress = p->progress,
+                                        .progress_user = p->progress_user };
+    const double t0 = ht_os_now();
+    ht_status st = ht_standins_open(&m->store.standins, &m->m, &params, err);
+
+    if (st == HT_OK)
+        ht_model_log(m, HEARTH_LOG_INFO, "stand-ins of all experts in %s: %.0f MiB, made in %.1f s", ht_type_name(type),
+                     (double)m->standin_bytes / (1 << 20), ht_os_now() - t0);
+    return st;
+}
+
 /* Reads what is held of a model that does not fit, and makes room for its experts. */
 static ht_status open_disk(hearth_model *m, const hearth_model_params *p, const ht_disk_params *hooks, ht_error *err)
 {
     ht_disk_params disk = hooks ? *hooks : (ht_disk_params){ 0 };
+    ht_type low = HT_F32;
     ht_status st;
 
     disk.predictors = wants_own_predictors(m, p);
     st = ht_disk_needs_of(&m->needs, &m->m, disk.predictors, err);
-    if (st != HT_OK)
+    if (st != HT_OK || (st = check_miss(p, &m->store.miss, &low, err)) != HT_OK)
         return st;
     if (!m->budget.ram_bytes)
         m->budget.ram_bytes = free_memory();
+    m->standin_bytes = m->store.miss.on_miss == HT_MISS_LOW ? ht_standins_bytes(&m->m, low) : 0;
+    m->needs.tables += m->standin_bytes; /* counted as they are: there for good */
     m->table_bytes += m->needs.tables;
     const uint64_t needed = m->needs.held + m->needs.floor + m->table_bytes + m->exec_bytes +
                             ht_state_fixed_bytes(&m->m) + ht_state_set_bytes(&m->m, HT_Q4_0) +
@@ -334,10 +368,10 @@ static ht_status open_disk(hearth_model *m, const hearth_model_params *p, const 
         m->table_bytes -= m->needs.tables;
         return ht_fail(err, HT_ENOMEM,
                        "streaming this model from disk takes at least %.1f MiB: %.1f of weights that every token needs, "
-                       "%.1f of the experts that one token uses, the rest for tables and scratch; that is %.1f MiB more "
-                       "than there are (--ram)",
+                       "%.1f of the experts that one token uses, %.1f of stand-ins, the rest for tables and scratch; that is "
+                       "%.1f MiB more than there are (--ram)",
                        (double)needed / (1 << 20), (double)m->needs.held / (1 << 20), (double)m->needs.floor / (1 << 20),
-                       (double)(needed - m->budget.ram_bytes) / (1 << 20));
+                       (double)m->standin_bytes / (1 << 20), (double)(needed - m->budget.ram_bytes) / (1 << 20));
     }
     const uint64_t left = m->budget.ram_bytes - (needed - m->needs.floor);
     disk.budget = left < m->needs.all ? left : m->needs.all;
@@ -349,7 +383,8 @@ static ht_status open_disk(hearth_model *m, const hearth_model_params *p, const 
     m->store.prefetch = p->prefetch == HEARTH_PREFETCH_OFF  ? HT_PREFETCH_OFF
                         : p->prefetch == HEARTH_PREFETCH_ON ? HT_PREFETCH_ON
                                                             : HT_PREFETCH_AUTO;
-    if ((st = ht_disk_open(&m->store.disk, &m->m, &disk, err)) != HT_OK)
+    if ((st = ht_disk_open(&m->store.disk, &m->m, &disk, err)) != HT_OK ||
+        (m->standin_bytes && (st = open_standins(m, p, low, err)) != HT_OK))
         return st;
     ht_gguf_forget(m->gguf);
     if ((st = ht_disk_plan_fill(m->store.disk, err)) != HT_OK)
@@ -416,12 +451,16 @@ static bool too_large(const hearth_model *m, const hearth_model_params *p)
     return p->io == HEARTH_IO_DIRECT || p->io == HEARTH_IO_CACHED || (p->io == HEARTH_IO_AUTO && bytes > limit);
 }
 
+static bool inexact(const ht_miss_rule *rule) { return rule->on_miss != HT_MISS_WAIT || rule->route_bias > 0.0f; }
+
 static ht_status open_weights(hearth_model *m, const hearth_model_params *p, const ht_disk_params *hooks, bool streamed,
                               ht_error *err)
 {
-    ht_status st = open_executor(m, p, err);
+    ht_miss_rule rule = { 0 };
+    ht_type low = HT_F32;
+    ht_status st = check_miss(p, &rule, &low, err);
 
-    if (st != HT_OK)
+    if (st != HT_OK || (st = open_executor(m, p, err)) != HT_OK)
         return st;
     if (p->io == HEARTH_IO_AUTO && m->budget.ram_bytes && !fits(m, m->budget.ram_bytes))
         streamed = true;
@@ -436,6 +475,8 @@ static ht_status open_weights(hearth_model *m, const hearth_model_params *p, con
             return st;
         }
     }
+    if (!m->store.disk && inexact(&rule))
+        ht_model_log(m, HEARTH_LOG_WARN, "all of the model is in memory or left to the pager: nothing is missed, and it stays exact");
     if ((st = open_sparse(m, p, err)) != HT_OK)
         return st;
     return open_own_predictors(m, p, err);
@@ -586,6 +627,7 @@ hearth_status hearth_model_get_info(const hearth_model *m, hearth_model_info *ou
         i.held_bytes = m->needs.held;
         i.expert_bytes = m->needs.all;
         i.expert_cache_bytes = ht_disk_budget(m->store.disk);
+        i.stand_in_bytes = m->standin_bytes;
         i.io = ht_disk_reader_info(m->store.disk).direct ? "direct" : "cached";
     }
     if (m->tok) {

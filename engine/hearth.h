@@ -100,6 +100,11 @@ typedef enum hearth_sparsity { HEARTH_SPARSITY_AUTO, HEARTH_SPARSITY_OFF, HEARTH
 typedef enum hearth_io { HEARTH_IO_AUTO, HEARTH_IO_MMAP, HEARTH_IO_DIRECT, HEARTH_IO_CACHED } hearth_io;
 /* Reading experts before they are known to be needed, by a guess. AUTO: as long as it pays. */
 typedef enum hearth_prefetch { HEARTH_PREFETCH_AUTO, HEARTH_PREFETCH_OFF, HEARTH_PREFETCH_ON } hearth_prefetch;
+/* What a token does about experts of a streamed mixture that are not in memory. WAIT: for the disk; results are exact. LOW: computes
+ * from a copy at fewer bits that is held in memory, made when the model opens, and the expert itself is read for later tokens. SKIP:
+ * leaves the lightest of them out, as far as skip_share allows. With LOW and SKIP results depend on what was in memory, and no
+ * longer repeat. Prompts (passes of several tokens) are exact whatever is asked. */
+typedef enum hearth_on_miss { HEARTH_MISS_WAIT, HEARTH_MISS_LOW, HEARTH_MISS_SKIP } hearth_on_miss;
 typedef enum hearth_kv_type { HEARTH_KV_F16, HEARTH_KV_F32, HEARTH_KV_Q8_0, HEARTH_KV_Q4_0 } hearth_kv_type;
 
 typedef struct hearth_model_params {
@@ -122,6 +127,11 @@ typedef struct hearth_model_params {
     const hearth_allocator *allocator; /* borrowed until the model is closed */
     bool ignore_predictors;     /* of a PowerInfer model under AUTO: its own are not used */
     hearth_prefetch prefetch;
+    hearth_on_miss on_miss;
+    const char *stand_in;       /* LOW: type of the copies, "q2_k" where NULL; matrices that it does not suit get the next wider */
+    float skip_share;           /* SKIP: share of the router's weights that a layer may leave out of a token, to 1; 0: 0.1 */
+    float route_bias;           /* experts in memory are preferred: this share of the range of the router's scores is added to
+                                 * theirs for the choice (arXiv:2412.00099); 0: exact. As SKIP, results depend on the cache */
 } hearth_model_params;
 #define HEARTH_MODEL_PARAMS_INIT { .size = sizeof(hearth_model_params) }
 
@@ -183,6 +193,7 @@ typedef struct hearth_model_info {
      * what all of them would take. */
     uint64_t held_bytes, expert_cache_bytes, expert_bytes;
     const char *io;            /* "mmap"; "direct" or "cached": streamed */
+    uint64_t stand_in_bytes;   /* of experts' copies at fewer bits (HEARTH_MISS_LOW), in memory beside all else */
 } hearth_model_info;
 HEARTH_API hearth_status hearth_model_get_info(const hearth_model *m, hearth_model_info *info);
 
@@ -341,6 +352,11 @@ typedef struct hearth_stats {
     uint64_t experts_wanted, experts_hit, experts_foreseen, experts_foreseen_hit;
     uint64_t disk_bytes_read;              /* by this session's passes */
     double io_wait_seconds;                /* in these passes, with nothing to compute */
+    /* What was not exact in passes of one token: experts computed from stand-ins, left out, and taken because they were at hand
+     * where the router alone had taken others; the share of a layer's weights that was left out, summed up over layers with a
+     * router, and how many of these there were. */
+    uint64_t experts_stood_in, experts_skipped, experts_rerouted, mixtures;
+    double skipped_share;
 } hearth_stats;
 HEARTH_API hearth_status hearth_session_get_stats(const hearth_session *s, hearth_stats *stats);
 

@@ -7,6 +7,7 @@
 
 #include "cpu/cpu.h"
 #include "engine/layer_impl.h"
+#include "engine/miss.h"
 #include "engine/predict.h"
 
 static const float *expert_bias(const float *b, uint32_t expert, uint32_t n)
@@ -237,6 +238,8 @@ static ht_status ask_route(ht_forward *f, const ht_ffn *ff, uint32_t il, uint32_
 
 ht_status ht_ffn_choose(ht_ops *o, ht_forward *f, uint32_t il, uint32_t n, const ht_cancel *cancel, ht_error *err)
 {
+    ht_ffn_item *items = f->items + f->m->n_layer;
+    const bool token = n == 1 && f->store->disk;
     ht_event done;
     ht_status st;
 
@@ -244,14 +247,21 @@ ht_status ht_ffn_choose(ht_ops *o, ht_forward *f, uint32_t il, uint32_t n, const
         return st;
     if ((st = f->exec->ops->wait(f->exec, done, cancel)) != HT_OK)
         return ht_fail(err, st, "cancelled");
+    if (token)
+        ht_miss_route(f, il);
     if (f->route && (st = ask_route(f, &f->m->layers[il].ffn, il, n, err)) != HT_OK)
         return st;
     ht_store_release(f->store, &f->ticket); /* of the layer before, which is done */
-    const uint32_t n_items = group_by_expert(f, &f->m->layers[il].ffn, il, n, f->items + f->m->n_layer);
+    uint32_t n_items = group_by_expert(f, &f->m->layers[il].ffn, il, n, items);
     for (uint32_t i = 0; i < n_items; i++)
-        f->item_counts[i] = f->items[f->m->n_layer + i].n_tokens;
+        f->item_counts[i] = items[i].n_tokens;
     ht_store_used(f->store, f->clusters, f->item_counts, n_items, n);
-    if ((st = ht_store_want(f->store, f->clusters, n_items, n > 1, &f->ticket)) != HT_OK)
+    if (token)
+        n_items = ht_miss_settle(f, il, items, n_items);
+    const bool some = token && f->store->miss.on_miss == HT_MISS_LOW;
+    st = some ? ht_store_want_some(f->store, f->clusters, f->miss_low, n_items, &f->ticket)
+              : ht_store_want(f->store, f->clusters, n_items, n > 1, &f->ticket);
+    if (st != HT_OK)
         return ht_fail(err, st, "there is no room for the experts of layer %u", il);
     return HT_OK;
 }

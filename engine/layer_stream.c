@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "engine/layer_impl.h"
+#include "engine/miss.h"
 
 /* Waits for what is queued; HT_ECANCELLED. */
 static ht_status finish(ht_forward *f, ht_ops *o, const ht_cancel *cancel, ht_error *err)
@@ -188,8 +189,10 @@ ht_status ht_stream_mixture(ht_ops *o, ht_forward *f, uint32_t il, uint32_t n, b
         return prompt(o, f, il, n, cancel, err);
     if (f->ticket.to < f->ticket.n)
         return ht_fail(err, HT_ENOMEM, "there is no room for the experts that one token uses in layer %u", il);
-    if (f->guessed == il + 1)
+    if (f->guessed == il + 1) {
+        ht_miss_guess(f, il + 1);
         ht_store_foresee_next(f->store, il, f->guess_ids, f->m->layers[il + 1].ffn.n_used);
+    }
     return token(o, f, il, shared, cancel, err);
 }
 

@@ -24,7 +24,8 @@ struct hearth_model {
     ht_budget budget;     /* 0: what is free */
     uint64_t reserved;    /* of it by open sessions: whole contexts, scratch */
     uint64_t exec_bytes;  /* scratch of the executor's threads */
-    ht_disk_needs needs;  /* of a streamed model */
+    ht_disk_needs needs;  /* of a streamed model; tables: stand-ins too */
+    uint64_t standin_bytes;
     uint64_t table_bytes; /* vocabulary, names, vectors as float32: what opening took beside the mapping */
     ht_ahead ahead;       /* of the file, for the first pass */
     ht_os_mutex budget_lock; /* over reserved: sessions open and close in any thread */

@@ -358,6 +358,11 @@ hearth_status hearth_session_get_stats(const hearth_session *s, hearth_stats *ou
     r.mask_active = atomic_load(&s->forward.counts.active);
     r.mask_predicted = atomic_load(&s->forward.counts.predicted);
     r.mask_hit = atomic_load(&s->forward.counts.hit);
+    r.experts_stood_in = s->forward.missed.stood_in;
+    r.experts_skipped = s->forward.missed.skipped;
+    r.experts_rerouted = s->forward.missed.rerouted;
+    r.mixtures = s->forward.missed.mixtures;
+    r.skipped_share = s->forward.missed.skipped_share;
     r.kv_bytes = ht_state_bytes(&s->state);
     r.scratch_bytes = s->forward.bytes + s->state.partial_bytes;
     r.thread_scratch_bytes = s->model->exec_bytes;

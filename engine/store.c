@@ -17,6 +17,7 @@ void ht_store_open(ht_store *s, const ht_model *m)
 void ht_store_close(ht_store *s)
 {
     ht_disk_close(s->disk);
+    ht_standins_close(s->standins);
     if (s->memory)
         ht_os_release(s->memory, s->reserved);
     free(s->blocks);
@@ -50,6 +51,8 @@ ht_status ht_store_more(ht_store *s, ht_ticket *t)
     for (; t->to < t->n; t->to++) {
         const ht_cluster *c = &t->clusters[t->to];
         const uint64_t bytes = ht_disk_unit_bytes(s->disk, c->layer);
+        if (t->low && t->low[t->to])
+            continue;
         if (!t->few && t->bytes && (t->bytes + bytes > most_pinned(s) || coming > WINDOW_BYTES))
             return HT_OK;
         if (!ht_disk_pin(s->disk, c->layer, c->expert))
@@ -69,7 +72,7 @@ void ht_store_used(ht_store *s, const ht_cluster *clusters, const uint32_t *coun
         ht_disk_use(s->disk, clusters, counts, n, n_tokens);
 }
 
-ht_status ht_store_want(ht_store *s, const ht_cluster *clusters, uint32_t n, bool batch, ht_ticket *t)
+static ht_status check_clusters(const ht_store *s, const ht_cluster *clusters, uint32_t n)
 {
     for (uint32_t i = 0; i < n; i++) {
         const ht_cluster *c = &clusters[i];
@@ -77,10 +80,37 @@ ht_status ht_store_want(ht_store *s, const ht_cluster *clusters, uint32_t n, boo
             c->first > s->m->layers[c->layer].ffn.n_ff || c->n > s->m->layers[c->layer].ffn.n_ff - c->first)
             return HT_EINVAL;
     }
+    return HT_OK;
+}
+
+ht_status ht_store_want(ht_store *s, const ht_cluster *clusters, uint32_t n, bool batch, ht_ticket *t)
+{
+    ht_status st = check_clusters(s, clusters, n);
+
+    if (st != HT_OK)
+        return st;
     *t = (ht_ticket){ .clusters = clusters, .n = n, .few = !batch };
-    const ht_status st = ht_store_more(s, t);
+    st = ht_store_more(s, t);
     if (s->disk)
         ht_disk_fill(s->disk);
+    return st;
+}
+
+ht_status ht_store_want_some(ht_store *s, const ht_cluster *clusters, const bool *low, uint32_t n, ht_ticket *t)
+{
+    ht_status st = check_clusters(s, clusters, n);
+
+    if (!s->disk || !low || st != HT_OK)
+        return st == HT_OK ? ht_store_want(s, clusters, n, false, t) : st;
+    for (uint32_t i = 0; i < n; i++)
+        if (low[i])
+            ht_disk_pass_by(s->disk, clusters[i].layer, clusters[i].expert, true);
+    *t = (ht_ticket){ .clusters = clusters, .n = n, .few = true, .low = low };
+    st = ht_store_more(s, t);
+    for (uint32_t i = 0; i < n && st == HT_OK; i++)
+        if (low[i])
+            ht_disk_read_later(s->disk, clusters[i].layer, clusters[i].expert);
+    ht_disk_fill(s->disk);
     return st;
 }
 
@@ -136,7 +166,7 @@ void ht_store_done(ht_store *s, ht_ticket *t, uint32_t n)
 {
     for (; n-- > 0 && t->from < t->to; t->from++) {
         const ht_cluster *c = &t->clusters[t->from];
-        if (!s->disk)
+        if (!s->disk || (t->low && t->low[t->from]))
             continue;
         ht_disk_unpin(s->disk, c->layer, c->expert);
         t->bytes -= ht_disk_unit_bytes(s->disk, c->layer);
@@ -183,8 +213,10 @@ ht_part ht_store_shared_down_t(const ht_store *s, uint32_t layer)
 }
 
 /* The parts of whole experts, wherever they are. */
-static ht_status whole_parts(ht_store *s, const ht_cluster *c, ht_part out[HT_N_ROLES], ht_error *err)
+static ht_status whole_parts(ht_store *s, const ht_cluster *c, bool low, ht_part out[HT_N_ROLES], ht_error *err)
 {
+    if (low)
+        return ht_standins_parts(s->standins, c->layer, c->expert, out) ? HT_OK : HT_EINVAL;
     if (s->disk)
         return ht_disk_parts(s->disk, c->layer, c->expert, out, err);
     memcpy(out, s->m->layers[c->layer].ffn.experts[c->expert], HT_N_ROLES * sizeof *out);
@@ -201,10 +233,11 @@ ht_status ht_store_lease(ht_store *s, ht_ticket *t, uint32_t which, ht_part out[
     if (which < t->from || which >= t->to)
         return HT_LATER;
     const ht_cluster *c = &t->clusters[which];
-    if ((st = whole_parts(s, c, out, err)) != HT_OK)
+    const bool low = t->low && t->low[which];
+    if ((st = whole_parts(s, c, low, out, err)) != HT_OK)
         return st;
     *down_t = (ht_part){ 0 };
-    if (c->first == 0 && c->n == s->m->layers[c->layer].ffn.n_ff)
+    if (!low && c->first == 0 && c->n == s->m->layers[c->layer].ffn.n_ff)
         *down_t = neuron_part(s, ht_store_block(s, c->layer, false), c->expert);
     for (int r = 0; r < HT_N_ROLES; r++) {
         const ht_part whole = out[r];

@@ -24,6 +24,7 @@
 #include "engine/base/neurons.h"
 #include "engine/disk.h"
 #include "engine/model.h"
+#include "engine/standin.h"
 
 /* Neuron-major parts of a layer's experts, one after the other. */
 typedef struct ht_neuron_block {
@@ -44,9 +45,19 @@ typedef struct ht_store_judge {
     bool on;
 } ht_store_judge;
 
+/* What a token does about experts that are not here (engine/miss.h). All zero: it waits, and nothing changes its bits. */
+typedef enum ht_on_miss { HT_MISS_WAIT, HT_MISS_LOW, HT_MISS_SKIP } ht_on_miss;
+typedef struct ht_miss_rule {
+    ht_on_miss on_miss;
+    float skip_share; /* SKIP: share of the weights of a token's experts that may be left out in a layer */
+    float route_bias; /* experts at hand are preferred by this share of the range of the router's scores; 0: not */
+} ht_miss_rule;
+
 typedef struct ht_store {
     const ht_model *m;
     ht_disk *disk;           /* NULL: the mapped file. Owned */
+    ht_standins *standins;   /* NULL: none. Owned */
+    ht_miss_rule miss;
     ht_prefetch prefetch;
     ht_store_judge judge;
     ht_neuron_block *blocks; /* [n_layer][2]: the experts', the shared expert's; NULL: nothing is reserved */
@@ -61,6 +72,7 @@ typedef struct ht_ticket {
     uint32_t n, from, to;
     uint64_t bytes;             /* of slots that are pinned */
     bool few;                   /* a token's: all are pinned at once, there is always room */
+    const bool *low;            /* [n] leased from stand-ins, never pinned; the caller's; NULL: none */
 } ht_ticket;
 
 void ht_store_open(ht_store *s, const ht_model *m);
@@ -70,6 +82,9 @@ void ht_store_close(ht_store *s);
 void ht_store_used(ht_store *s, const ht_cluster *clusters, const uint32_t *counts, uint32_t n, uint32_t n_tokens);
 /* batch: a pass of several tokens. EINVAL: a cluster that the model has not. */
 ht_status ht_store_want(ht_store *s, const ht_cluster *clusters, uint32_t n, bool batch, ht_ticket *t);
+/* The same for a token some of whose experts (low[i]) are computed from stand-ins, which they must have; they are read behind
+ * everything else, for later tokens. low NULL: none. */
+ht_status ht_store_want_some(ht_store *s, const ht_cluster *clusters, const bool *low, uint32_t n, ht_ticket *t);
 /* Goes on where there was no room. HT_ENOMEM: there is none for a single one though nothing is wanted: the budget is too
  * small. */
 ht_status ht_store_more(ht_store *s, ht_ticket *t);

@@ -52,8 +52,6 @@ ht_status ht_quantise_sources(ht_quantise *q, ht_error *err);
 /* Fills the targets for the type and choice; counts bytes, weights and fallbacks into the result. */
 ht_status ht_quantise_targets(ht_quantise *q, ht_error *err);
 void ht_quantise_free(ht_quantise *q);
-/* The type that rows of k get where `type` was asked for. */
-uint32_t ht_quantise_fitting(uint32_t type, uint64_t k);
 /* The layer's width `index` of an expert's matrices. */
 static inline uint32_t ht_quantise_width(const ht_quantise *q, uint32_t layer, uint32_t expert)
 {

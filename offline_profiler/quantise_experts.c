@@ -80,7 +80,7 @@ static uint64_t expert_bytes(const chooser *c, uint32_t layer, uint32_t type)
     for (int r = 0; r < N_ROLES; r++) {
         const matrix *m = &c->of[layer][r];
         if (m->there) {
-            const uint32_t fit = ht_quantise_fitting(type, c->q->sources[m->source].ne[0]);
+            const uint32_t fit = ht_type_fitting(type, c->q->sources[m->source].ne[0]);
             sum += ht_type_row_bytes(ht_type_get(fit), m->n);
         }
     }
@@ -169,7 +169,7 @@ static ht_status put_expert(chooser *c, hearth_model *m, uint32_t layer, uint32_
         const matrix *x = &c->of[layer][r];
         if (!x->there)
             continue;
-        const uint32_t type = own ? 0 : ht_quantise_fitting(asked, c->q->sources[x->source].ne[0]);
+        const uint32_t type = own ? 0 : ht_type_fitting(asked, c->q->sources[x->source].ne[0]);
         const size_t n = own ? 0 : ht_type_row_bytes(ht_type_get(type), x->n);
         if (!own)
             st = ht_quantise_encode(c->q, x->source, expert * x->per_expert + x->offset, x->n, type, blob + used, err);
@@ -212,7 +212,7 @@ static ht_status try_experts(chooser *c, hearth_model *m, const ht_scorer *sampl
                 double *loss = &c->loss[((size_t)l * q->n_expert + e) * q->n_widths + w];
                 const ht_source *s = &q->sources[c->of[l][HEARTH_ROLE_UP].source];
                 ht_score score = { 0 };
-                if (w == 0 && ht_quantise_fitting(q->widths[0], s->ne[0]) == s->type)
+                if (w == 0 && ht_type_fitting(q->widths[0], s->ne[0]) == s->type)
                     continue; /* as it is in the input */
                 if ((st = put_expert(c, m, l, e, (uint8_t)w, err)) == HT_OK)
                     st = (ht_status)ht_scorer_run(sample, m, sample->n_tokens, &score, outer(err));

@@ -102,24 +102,6 @@ void ht_quantise_free(ht_quantise *q)
     hearth_file_close(&q->file);
 }
 
-uint32_t ht_quantise_fitting(uint32_t type, uint64_t k)
-{
-    static const struct { uint32_t from, to; } smaller[] = {
-        { HT_Q2_K, HT_Q4_0 },  { HT_Q3_K, HT_Q4_0 },    { HT_Q4_K, HT_Q4_0 },   { HT_Q5_K, HT_Q5_0 },
-        { HT_Q6_K, HT_Q8_0 },  { HT_IQ4_XS, HT_IQ4_NL }, { HT_TQ1_0, HT_Q4_0 }, { HT_TQ2_0, HT_Q4_0 },
-    };
-    for (int step = 0; step < 2; step++) {
-        if (k % ht_type_get(type)->block == 0)
-            return type;
-        uint32_t to = HT_F16;
-        for (size_t i = 0; i < sizeof smaller / sizeof *smaller; i++)
-            if (smaller[i].from == type)
-                to = smaller[i].to;
-        type = to;
-    }
-    return type;
-}
-
 /* The output matrix decides between tokens: at least 6 bits. */
 static uint32_t output_type(const ht_quantise *q, uint32_t type, uint64_t k)
 {
@@ -166,7 +148,7 @@ static void count(ht_quantise *q, const ht_target *t)
 /* The type for rows of a source, noting where another than `asked` had to be taken. */
 static uint32_t choose(ht_quantise *q, const ht_source *s, uint32_t asked)
 {
-    const uint32_t type = ht_quantise_fitting(asked, s->ne[0]);
+    const uint32_t type = ht_type_fitting(asked, s->ne[0]);
     if (type != asked) {
         q->r.fallbacks++;
         q->r.fallback = ht_type_name(type);

@@ -190,12 +190,7 @@ static hearth_status measure(const ht_loaded *l, hearth_session *s, const hearth
         w->steps += w->n_generate + 1;
         hearth_stats now = after;
         ht_report_since(&now, &before);
-        w->experts.experts_wanted += now.experts_wanted;
-        w->experts.experts_hit += now.experts_hit;
-        w->experts.experts_foreseen += now.experts_foreseen;
-        w->experts.experts_foreseen_hit += now.experts_foreseen_hit;
-        w->experts.disk_bytes_read += now.disk_bytes_read;
-        w->experts.io_wait_seconds += now.io_wait_seconds;
+        ht_report_add(&w->experts, &now);
         w->active += after.neurons_active - before.neurons_active;
         w->neurons += after.neurons_total - before.neurons_total;
         count_memory(w, &after);

@@ -29,6 +29,14 @@ const ht_flag ht_flags_model[] = {
       "else direct" },
     { 0, "prefetch", "P", HT_FLAG_CHOICE, AT(prefetch), 0, 0, "auto|on|off", NULL,
       "of models streamed from disk: read experts that the next layer is guessed to need; default auto: while it pays" },
+    { 0, "on-miss", "WAY", HT_FLAG_TEXT, AT(on_miss), 0, 0, NULL, NULL,
+      "of mixtures streamed from disk, tokens one by one: what becomes of experts that are not in memory. wait: read them, "
+      "exact; low[:TYPE]: compute from a copy at fewer bits, which is made of every expert when the model opens and counts "
+      "under --ram, and read the expert for later; skip[:SHARE]: leave the lightest out, up to this share of a layer's router "
+      "weights, and wait for the others; default wait, low:q2_k, skip:0.1. low and skip change tokens, by what is in memory" },
+    { 0, "route-bias", "L", HT_FLAG_NUMBER, AT(route_bias), 0, 1000, NULL, NULL,
+      "of mixtures streamed from disk, tokens one by one: prefer experts in memory by adding L times the range of the router's "
+      "scores to theirs; changes tokens, by what is in memory; default 0: exact" },
     { 0, "sparsity", "S", HT_FLAG_CHOICE, AT(sparsity), 0, 0, "auto|off|exact|predicted", NULL,
       "off: every neuron; exact: skip only what is provably zero (same tokens as off), made ready when the model "
       "opens; "

@@ -164,12 +164,45 @@ static int check_profile(const ht_loaded *l, const ht_options *o)
     return HT_EXIT_OK;
 }
 
+bool ht_load_inexact(const ht_options *o)
+{
+    return (o->on_miss && !is(o->on_miss, "wait")) || o->route_bias.v > 0;
+}
+
 hearth_io ht_load_io(const ht_options *o)
 {
     return is(o->io, "mmap")     ? HEARTH_IO_MMAP
            : is(o->io, "direct") ? HEARTH_IO_DIRECT
            : is(o->io, "cached") ? HEARTH_IO_CACHED
                                  : HEARTH_IO_AUTO;
+}
+
+/* --on-miss: wait, low[:TYPE], skip[:SHARE]. */
+static int parse_on_miss(const char *text, hearth_model_params *p)
+{
+    const char *colon = strchr(text, ':'), *more = colon ? colon + 1 : NULL;
+    const size_t n = colon ? (size_t)(colon - text) : strlen(text);
+    size_t bytes;
+
+    if (n == 4 && !strncmp(text, "wait", n) && !more)
+        return HT_EXIT_OK;
+    if (n == 3 && !strncmp(text, "low", n)) {
+        if (more && hearth_encode(more, NULL, 256, NULL, &bytes) != HEARTH_OK)
+            return ht_usage_error("--on-miss low: \"%.40s\" is no weight type that can be written", more);
+        p->on_miss = HEARTH_MISS_LOW;
+        p->stand_in = more;
+        return HT_EXIT_OK;
+    }
+    if (n == 4 && !strncmp(text, "skip", n)) {
+        char *end = NULL;
+        const double share = more && *more >= '0' && *more <= '9' ? strtod(more, &end) : 0.1;
+        if (more && (!end || *end || !(share > 0 && share <= 1)))
+            return ht_usage_error("--on-miss skip takes a share above 0, up to 1, not '%.40s'", more);
+        p->on_miss = HEARTH_MISS_SKIP;
+        p->skip_share = (float)share;
+        return HT_EXIT_OK;
+    }
+    return ht_usage_error("--on-miss takes wait, low[:TYPE] or skip[:SHARE], not '%.40s'", text);
 }
 
 int ht_load_model(ht_loaded *l, const char *path, const ht_options *o, const ht_load_how *how)
@@ -192,6 +225,12 @@ int ht_load_model(ht_loaded *l, const char *path, const ht_options *o, const ht_
     else if (is(o->sparsity, "exact"))
         p.sparsity = HEARTH_SPARSITY_EXACT;
 
+    if (o->on_miss && !how->dense) {
+        int status = parse_on_miss(o->on_miss, &p);
+        if (status)
+            return status;
+    }
+    p.route_bias = how->dense ? 0.0f : (float)o->route_bias.v;
     p.ignore_predictors = how->no_own_predictors;
     p.io = ht_load_io(o);
     p.prefetch = is(o->prefetch, "on")    ? HEARTH_PREFETCH_ON

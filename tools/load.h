@@ -19,7 +19,7 @@ typedef struct ht_loaded {
 typedef struct ht_load_how {
     hearth_precision precision; /* where --precision is not given */
     bool vocab_only;
-    bool dense;                 /* sparsity off, whatever --sparsity says */
+    bool dense;                 /* exact: sparsity off, no --on-miss, no --route-bias, whatever the flags say */
     bool no_profile;            /* --profile is another model's */
     uint32_t threads;           /* 0: as --threads says */
     bool no_own_predictors;     /* a PowerInfer model's own are left alone */
@@ -34,6 +34,8 @@ bool ht_load_cached_profile(const char *fingerprint, bool make, char *path, size
 int ht_load_path(const ht_options *o, char *path, size_t path_bytes);
 /* The model that ships, or false. */
 bool ht_load_shipped(char *path, size_t path_bytes);
+/* Whether tokens may differ by what is in memory: --on-miss, --route-bias. */
+bool ht_load_inexact(const ht_options *o);
 /* --io. */
 hearth_io ht_load_io(const ht_options *o);
 /* Opens path, or what ht_load_path finds where path is NULL. */

@@ -46,8 +46,9 @@ typedef struct ht_options {
 
     /* running a model */
     ht_integer threads, ctx, batch;
-    const char *device, *precision, *io, *prefetch, *sparsity, *kv_type, *isa, *profile;
+    const char *device, *precision, *io, *prefetch, *on_miss, *sparsity, *kv_type, *isa, *profile;
     ht_size ram, vram;
+    ht_number route_bias;
     bool deterministic;
     ht_texts overrides;
 

@@ -27,7 +27,8 @@ static const ht_flag own_flags[] = {
     { 0, "windows", "N", HT_FLAG_INTEGER, AT(windows), 1, 1 << 30, NULL, NULL,
       "score the first N windows only; default: all of them" },
     { 0, "against", "MODEL2", HT_FLAG_TEXT, AT(against), 0, 0, NULL, NULL,
-      "compare with the predictions of this model; dense: of the same one with --sparsity off" },
+      "compare with the predictions of this model; dense: of the same one, exact: with --sparsity off, without --on-miss "
+      "and --route-bias" },
     { 0 },
 };
 
@@ -148,6 +149,20 @@ static int ascending(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+static void print_experts(const ht_loaded *l, const hearth_stats *stats)
+{
+    char text[400];
+
+    ht_report_stream_text(text, sizeof text, stats);
+    if (!l->info.expert_bytes || !text[0] || !stats->single_passes)
+        return;
+    hearth_model_info now = { .size = sizeof now };
+    hearth_model_get_info(l->model, &now);
+    printf("%s\n%.1f of %.1f MiB of experts in memory, %.1f of stand-ins; %.1f KiB read per token\n", text,
+           (double)now.expert_cache_bytes / 1048576, (double)now.expert_bytes / 1048576,
+           (double)now.stand_in_bytes / 1048576, (double)stats->disk_bytes_read / 1024 / (double)stats->single_passes);
+}
+
 static int report(const ht_options *o, const ht_loaded *l, const ht_loaded *other, sums *s, const hearth_stats *stats,
                   size_t n_windows, size_t n_ctx)
 {
@@ -176,6 +191,7 @@ static int report(const ht_options *o, const ht_loaded *l, const ht_loaded *othe
                 !strcmp(o->against, "dense") ? "dense" : other->path, exp(s->nll_other / n), kl_mean, kl_p99, agree);
         if (stats->mask_active)
             printf("density %.2f %%\n", 100 * density);
+        print_experts(l, stats);
         if (stats->mask_predicted && stats->mask_active)
             printf("predictors: %.2f %% of neurons computed, recall %.2f %%, precision %.2f %%\n",
                    100 * (double)stats->mask_predicted / (double)stats->mask_neurons,
@@ -204,6 +220,10 @@ static int report(const ht_options *o, const ht_loaded *l, const ht_loaded *othe
     }
     ht_report_model(j, l);
     ht_report_recall(j, stats);
+    ht_report_stream(j, l, stats);
+    if (l->info.expert_bytes && stats->single_passes)
+        cJSON_AddNumberToObject(j, "disk_bytes_read_per_token",
+                                (double)stats->disk_bytes_read / (double)stats->single_passes);
     return ht_report_print(j);
 }
 
@@ -230,7 +250,10 @@ static int measure(const ht_options *o, const ht_loaded *l, const ht_loaded *oth
     score c = { .s = &total, .n_vocab = l->info.n_vocab };
     ht_options sized = *o;
     sized.ctx = (ht_integer){ (int64_t)n_ctx, true };
-    int status = ht_load_session(&s, l, &sized, 0);
+    ht_options single = sized;
+    if (ht_load_inexact(o) && !o->batch.given) /* only tokens one by one are not exact */
+        single.batch = (ht_integer){ 1, true };
+    int status = ht_load_session(&s, l, &single, 0);
     if (!status && other) {
         status = ht_load_session(&s_other, other, &sized, 0);
         if (!status && !(c.kept = malloc(STEP * c.n_vocab * sizeof *c.kept))) {
@@ -379,7 +402,8 @@ const ht_command ht_command_perplexity = {
         "where the file asks for it; the second half of each is scored, as llama.cpp does; --windows N stops after N "
         "of "
         "them. --against adds the mean and the 99th percentile of the KL divergence KL(MODEL2 || MODEL) in nat and the "
-        "share of positions where both put the same token first; both models share --ram.",
+        "share of positions where both put the same token first; both models share --ram. With --on-miss or --route-bias "
+        "tokens are computed one by one (--batch 1), as decoding would: in larger batches these have no effect.",
     .max_positional = 1,
     .takes_stdin = true,
     .tables = { own_flags, ht_flags_model, ht_flags_talk },

@@ -118,6 +118,11 @@ void ht_report_stream(cJSON *object, const ht_loaded *l, const hearth_stats *s)
     hearth_model_info now = { .size = sizeof now };
     if (l->model && hearth_model_get_info(l->model, &now) == HEARTH_OK) /* sessions take from it */
         cJSON_AddNumberToObject(object, "expert_cache_bytes", (double)now.expert_cache_bytes);
+    cJSON_AddNumberToObject(object, "stand_in_bytes", (double)l->info.stand_in_bytes);
+    cJSON_AddNumberToObject(object, "stand_in_uses", (double)s->experts_stood_in);
+    cJSON_AddNumberToObject(object, "experts_skipped", (double)s->experts_skipped);
+    ht_report_number(object, "skipped_weight_share", s->mixtures ? s->skipped_share / (double)s->mixtures : NAN);
+    cJSON_AddNumberToObject(object, "experts_rerouted", (double)s->experts_rerouted);
 }
 
 void ht_report_since(hearth_stats *after, const hearth_stats *before)
@@ -128,11 +133,31 @@ void ht_report_since(hearth_stats *after, const hearth_stats *before)
     after->experts_foreseen_hit -= before->experts_foreseen_hit;
     after->disk_bytes_read -= before->disk_bytes_read;
     after->io_wait_seconds -= before->io_wait_seconds;
+    after->experts_stood_in -= before->experts_stood_in;
+    after->experts_skipped -= before->experts_skipped;
+    after->experts_rerouted -= before->experts_rerouted;
+    after->mixtures -= before->mixtures;
+    after->skipped_share -= before->skipped_share;
+}
+
+void ht_report_add(hearth_stats *sum, const hearth_stats *s)
+{
+    sum->experts_wanted += s->experts_wanted;
+    sum->experts_hit += s->experts_hit;
+    sum->experts_foreseen += s->experts_foreseen;
+    sum->experts_foreseen_hit += s->experts_foreseen_hit;
+    sum->disk_bytes_read += s->disk_bytes_read;
+    sum->io_wait_seconds += s->io_wait_seconds;
+    sum->experts_stood_in += s->experts_stood_in;
+    sum->experts_skipped += s->experts_skipped;
+    sum->experts_rerouted += s->experts_rerouted;
+    sum->mixtures += s->mixtures;
+    sum->skipped_share += s->skipped_share;
 }
 
 void ht_report_stream_text(char *text, size_t bytes, const hearth_stats *s)
 {
-    char foreseen[60] = "";
+    char foreseen[60] = "", inexact[120] = "";
 
     text[0] = 0;
     if (!s->experts_wanted && !s->disk_bytes_read)
@@ -140,9 +165,18 @@ void ht_report_stream_text(char *text, size_t bytes, const hearth_stats *s)
     if (s->experts_foreseen)
         snprintf(foreseen, sizeof foreseen, ", %.0f %% of %llu read ahead were needed",
                  100 * share(s->experts_foreseen_hit, s->experts_foreseen), (unsigned long long)s->experts_foreseen);
-    snprintf(text, bytes, "experts: %.1f %% at hand, %.1f MB from disk, %.2f s waiting for it%s",
+    if (s->experts_stood_in)
+        snprintf(inexact, sizeof inexact, ", %.1f %% computed from stand-ins", 100 * share(s->experts_stood_in, s->experts_wanted));
+    else if (s->experts_skipped)
+        snprintf(inexact, sizeof inexact, ", %.1f %% left out (%.2f %% of the weight)",
+                 100 * share(s->experts_skipped, s->experts_wanted),
+                 s->mixtures ? 100 * s->skipped_share / (double)s->mixtures : 0.0);
+    if (s->experts_rerouted)
+        snprintf(inexact + strlen(inexact), sizeof inexact - strlen(inexact), ", %.1f %% taken because they were",
+                 100 * share(s->experts_rerouted, s->experts_wanted));
+    snprintf(text, bytes, "experts: %.1f %% at hand, %.1f MB from disk, %.2f s waiting for it%s%s",
              s->experts_wanted ? 100 * share(s->experts_hit, s->experts_wanted) : 0.0, (double)s->disk_bytes_read / 1e6,
-             s->io_wait_seconds, foreseen);
+             s->io_wait_seconds, inexact, foreseen);
 }
 
 int ht_report_print(cJSON *object)

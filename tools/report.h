@@ -24,8 +24,9 @@ void ht_report_recall(cJSON *object, const hearth_stats *stats);
 /* Of a streamed model how experts were found, in place of the nulls of ht_report_model; bytes read from the disk by its
  * passes, and seconds of waiting for them. */
 void ht_report_stream(cJSON *object, const ht_loaded *l, const hearth_stats *stats);
-/* *after -= *before, for the figures of ht_report_stream. */
+/* *after -= *before, *sum += *s, for the figures of ht_report_stream. */
 void ht_report_since(hearth_stats *after, const hearth_stats *before);
+void ht_report_add(hearth_stats *sum, const hearth_stats *s);
 /* "experts: 93.1 % at hand, ..." or "" where the model is not streamed. */
 void ht_report_stream_text(char *text, size_t bytes, const hearth_stats *stats);
 /* Prints on one line to stdout and deletes; an exit status. */

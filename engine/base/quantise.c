@@ -255,3 +255,21 @@ void ht_type_quantise(ht_type type, const float *src, uint64_t k, void *dst)
         quantise_blocks(type, ht_type_get(type), src, k, p);
     }
 }
+
+uint32_t ht_type_fitting(uint32_t type, uint64_t k)
+{
+    static const struct { uint32_t from, to; } smaller[] = {
+        { HT_Q2_K, HT_Q4_0 },  { HT_Q3_K, HT_Q4_0 },    { HT_Q4_K, HT_Q4_0 },   { HT_Q5_K, HT_Q5_0 },
+        { HT_Q6_K, HT_Q8_0 },  { HT_IQ4_XS, HT_IQ4_NL }, { HT_TQ1_0, HT_Q4_0 }, { HT_TQ2_0, HT_Q4_0 },
+    };
+    for (int step = 0; step < 2; step++) {
+        if (k % ht_type_get(type)->block == 0)
+            return type;
+        uint32_t to = HT_F16;
+        for (size_t i = 0; i < sizeof smaller / sizeof *smaller; i++)
+            if (smaller[i].from == type)
+                to = smaller[i].to;
+        type = to;
+    }
+    return type;
+}
