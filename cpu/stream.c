@@ -253,6 +253,8 @@ static bool help(ht_stream *s, slot *sl, uint64_t number, uint32_t thread)
 /* The waiting thread alone looks at the wish to cancel, which may be gone once it has returned. */
 static void look_at(ht_stream *s, const ht_cancel *cancel)
 {
+    if (cancel && cancel->tick)
+        cancel->tick(cancel->user);
     if (cancel && atomic_load_explicit(&cancel->asked, memory_order_relaxed))
         atomic_store(&s->dropping, true);
 }

@@ -253,8 +253,9 @@ static bool take_back(ht_disk *d, ht_disk_unit *u)
     return left;
 }
 
-/* Waits until nothing is on its way but what is pinned. */
-static void quiesce(ht_disk *d)
+/* Waits until nothing is on its way but what is pinned; false: cancelled. What is under way is a few pieces, seconds of a slow
+ * disk. */
+static bool quiesce(ht_disk *d, const ht_cancel *cancel)
 {
     for (;;) {
         uint32_t left = 0;
@@ -267,7 +268,9 @@ static void quiesce(ht_disk *d)
             left++;
         }
         if (!left)
-            return;
+            return true;
+        if (cancel && atomic_load_explicit(&cancel->asked, memory_order_relaxed))
+            return false;
         ht_reader_poll(d->reader, 1000);
     }
 }
@@ -318,7 +321,7 @@ bool ht_disk_bring(ht_disk *d, ht_disk_unit *u, bool lane_ahead, bool uncertain)
     return true;
 }
 
-bool ht_disk_pin(ht_disk *d, uint32_t layer, uint32_t expert)
+ht_status ht_disk_pin(ht_disk *d, uint32_t layer, uint32_t expert, const ht_cancel *cancel)
 {
     ht_disk_unit *u = unit_of(d, layer, expert);
 
@@ -328,9 +331,10 @@ bool ht_disk_pin(ht_disk *d, uint32_t layer, uint32_t expert)
 
     if (was == HT_ABSENT && !ht_disk_bring(d, u, false, false)) {
         forget(d, UINT32_MAX); /* what is needed later yields */
-        quiesce(d);
+        if (!quiesce(d, cancel))
+            return HT_ECANCELLED;
         if (!ht_disk_bring(d, u, false, false))
-            return false;
+            return HT_ENOMEM;
     }
     if (was == HT_COMING && u->ahead) {
         for (uint32_t i = 0; i < u->n_reads; i++)
@@ -345,7 +349,7 @@ bool ht_disk_pin(ht_disk *d, uint32_t layer, uint32_t expert)
         d->counts.used += u->guess;
         u->guess = false;
     }
-    return true;
+    return HT_OK;
 }
 
 void ht_disk_unpin(ht_disk *d, uint32_t layer, uint32_t expert)
@@ -465,14 +469,15 @@ ht_disk_counts ht_disk_get_counts(const ht_disk *d)
 
 ht_reader_info ht_disk_reader_info(const ht_disk *d) { return ht_reader_get_info(d->reader); }
 
-void ht_disk_set_budget(ht_disk *d, uint64_t bytes)
+bool ht_disk_set_budget(ht_disk *d, uint64_t bytes, const ht_cancel *cancel)
 {
     uint32_t n;
 
     if (bytes == d->budget)
-        return;
+        return true;
     forget(d, UINT32_MAX);
-    quiesce(d);
+    if (!quiesce(d, cancel))
+        return false;
     d->fill_at = 0; /* what was taken back is filled in later */
     d->budget = bytes;
     do {
@@ -481,6 +486,7 @@ void ht_disk_set_budget(ht_disk *d, uint64_t bytes)
             leave(d, unit_by_id(d, d->leaving[i]));
     } while (n == d->n_units);
     trim(d, bytes);
+    return true;
 }
 
 ht_status ht_disk_check(const ht_disk *d, ht_error *err)

@@ -49,8 +49,9 @@ ht_status ht_disk_needs_of(ht_disk_needs *out, const ht_model *m, bool predictor
 ht_status ht_disk_open(ht_disk **out, ht_model *m, const ht_disk_params *params, ht_error *err);
 void ht_disk_close(ht_disk *d); /* NULL allowed */
 
-/* Another budget for slots; no unit may be pinned. Waits for what is under way where it has to leave. */
-void ht_disk_set_budget(ht_disk *d, uint64_t bytes);
+/* Another budget for slots; no unit may be pinned. Waits for what is under way where it has to leave; false where that was
+ * cancelled (NULL allowed): the budget stays as it was. */
+bool ht_disk_set_budget(ht_disk *d, uint64_t bytes, const ht_cancel *cancel);
 uint64_t ht_disk_budget(const ht_disk *d);
 
 /* HT_EIO where a file was cut, replaced or written to since it was opened. Asked at each pass. */
@@ -64,8 +65,9 @@ typedef enum ht_presence { HT_ABSENT, HT_COMING, HT_HERE } ht_presence;
 ht_presence ht_disk_presence(const ht_disk *d, uint32_t layer, uint32_t expert);
 size_t ht_disk_unit_bytes(const ht_disk *d, uint32_t layer); /* of its slot */
 
-/* Pins a unit and has it read where it is absent. False: there is no room, for all else is pinned; nothing is changed. */
-bool ht_disk_pin(ht_disk *d, uint32_t layer, uint32_t expert);
+/* Pins a unit and has it read where it is absent. HT_ENOMEM: there is no room, for all else is pinned; HT_ECANCELLED: cancelled
+ * (NULL allowed) while what was on its way had to be waited for. Nothing is changed then. */
+ht_status ht_disk_pin(ht_disk *d, uint32_t layer, uint32_t expert, const ht_cancel *cancel);
 void ht_disk_unpin(ht_disk *d, uint32_t layer, uint32_t expert);
 /* The parts of a pinned unit. HT_LATER: on its way. HT_EIO: `err` (NULL allowed) names file and offset; the next pin tries again. */
 ht_status ht_disk_parts(ht_disk *d, uint32_t layer, uint32_t expert, ht_part out[HT_N_ROLES], ht_error *err);

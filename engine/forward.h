@@ -79,6 +79,8 @@ typedef struct ht_forward {
     float *miss_scores;    /* [max_expert] */
     bool *miss_low;        /* [max_used] of a token: computed from a stand-in */
     ht_missed missed;
+    bool streaming;        /* more of the ticket may be asked for while others compute */
+    double tick_at;        /* ht_os_now() when reads are looked at again */
 
     ht_mask_counts counts;                /* of passes of several */
 
@@ -117,6 +119,9 @@ void ht_forward_tend(ht_forward *f);
 /* Whether a down projection is faster from its neuron-major part than from the file's rows, by the share of neurons that
  * was active lately (-1: not known). Both give the same bits. */
 bool ht_layer_prefers_neurons(const ht_neuron_block *b, float density);
+
+/* ht_cancel.tick of who computes with `forward`, in layer_stream.c. */
+void ht_stream_tick(void *forward);
 
 /* One layer of a pass, in layer.c: queued when it returns, done at the event. */
 ht_status ht_layer_run(ht_forward *f, ht_state *s, uint32_t il, uint32_t n, const ht_cancel *cancel, ht_event *done,

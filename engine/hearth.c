@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * Models behind hearth.h: opening, closing, describing. Sessions are in session.c, text in text.c, generation in
  * generate.c. */
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -218,15 +219,44 @@ uint64_t ht_model_weights_taken(const hearth_model *m)
     return m->store.disk ? m->needs.held + m->needs.floor : m->m.weight_bytes;
 }
 
+void ht_model_settle(hearth_model *m, const ht_cancel *cancel)
+{
+    const uint64_t slots = atomic_load(&m->slots), bound = atomic_load(&m->trim_to);
+
+    if (bound < m->store.planned)
+        ht_store_trim(&m->store, bound);
+    if (m->store.disk && slots && slots != ht_disk_budget(m->store.disk))
+        ht_disk_set_budget(m->store.disk, slots, cancel);
+}
+
+static void settle_if_free(hearth_model *m)
+{
+    if (!ht_os_try_lock(&m->lock))
+        return;
+    ht_model_settle(m, NULL);
+    ht_os_unlock(&m->lock);
+}
+
 void ht_model_share_budget(hearth_model *m)
 {
     if (!m->store.disk)
         return;
     const uint64_t taken = m->needs.held + m->exec_bytes + m->table_bytes + m->reserved;
     const uint64_t left = m->budget.ram_bytes > taken ? m->budget.ram_bytes - taken : 0;
-    ht_os_lock(&m->lock); /* no pass is under way */
-    ht_disk_set_budget(m->store.disk, left > m->needs.floor ? left < m->needs.all ? left : m->needs.all : m->needs.floor);
-    ht_os_unlock(&m->lock);
+    atomic_store(&m->slots, left > m->needs.floor ? left < m->needs.all ? left : m->needs.all : m->needs.floor);
+    settle_if_free(m);
+}
+
+void ht_model_trim(hearth_model *m, uint64_t bytes)
+{
+    atomic_store(&m->trim_to, bytes);
+    settle_if_free(m);
+}
+
+uint64_t ht_model_planned(const hearth_model *m)
+{
+    const uint64_t planned = m->store.planned, bound = atomic_load(&m->trim_to);
+    return planned < bound ? planned : bound;
 }
 
 /* What there is for a model of which no budget is named. */
@@ -366,12 +396,18 @@ static ht_status open_disk(hearth_model *m, const hearth_model_params *p, const 
                             ht_forward_bytes(&m->m, true, m->f32, m->sparse, 1, 1);
     if (needed > m->budget.ram_bytes) {
         m->table_bytes -= m->needs.tables;
+        /* Rounded so that the sentence agrees with itself. */
+        const double least = ceil((double)needed / (1 << 20) * 10) / 10;
+        const double given = floor((double)m->budget.ram_bytes / (1 << 20) * 10) / 10;
+        char standins[64] = "";
+        if (m->standin_bytes)
+            snprintf(standins, sizeof standins, " %.1f of stand-ins,", (double)m->standin_bytes / (1 << 20));
         return ht_fail(err, HT_ENOMEM,
                        "streaming this model from disk takes at least %.1f MiB: %.1f of weights that every token needs, "
-                       "%.1f of the experts that one token uses, %.1f of stand-ins, the rest for tables and scratch; that is "
-                       "%.1f MiB more than there are (--ram)",
-                       (double)needed / (1 << 20), (double)m->needs.held / (1 << 20), (double)m->needs.floor / (1 << 20),
-                       (double)m->standin_bytes / (1 << 20), (double)(needed - m->budget.ram_bytes) / (1 << 20));
+                       "%.1f of %s,%s the rest for tables and scratch; that is %.1f MiB more than the %.1f there are (--ram)",
+                       least, (double)m->needs.held / (1 << 20), (double)m->needs.floor / (1 << 20),
+                       m->m.max_expert > 1 ? "the experts that one token uses" : "two feed-forward blocks", standins, least - given,
+                       given);
     }
     const uint64_t left = m->budget.ram_bytes - (needed - m->needs.floor);
     disk.budget = left < m->needs.all ? left : m->needs.all;
@@ -390,8 +426,9 @@ static ht_status open_disk(hearth_model *m, const hearth_model_params *p, const 
     if ((st = ht_disk_plan_fill(m->store.disk, err)) != HT_OK)
         return st;
     ht_disk_fill(m->store.disk);
-    ht_model_log(m, HEARTH_LOG_INFO, "experts come from the disk: %.0f MiB of weights are held, %.0f of %.0f MiB are for experts",
-                 (double)m->needs.held / (1 << 20), (double)disk.budget / (1 << 20), (double)m->needs.all / (1 << 20));
+    const char *what = m->m.max_expert > 1 ? "experts" : "feed-forward blocks";
+    ht_model_log(m, HEARTH_LOG_INFO, "%s come from the disk: %.0f MiB of weights are held, %.0f of %.0f MiB are for %s", what,
+                 (double)m->needs.held / (1 << 20), (double)disk.budget / (1 << 20), (double)m->needs.all / (1 << 20), what);
     return HT_OK;
 }
 
@@ -494,6 +531,7 @@ hearth_status ht_model_open(hearth_model **out, const char *path, const hearth_m
     hearth_model *m = calloc(1, sizeof *m);
     if (!m)
         return (hearth_status)ht_fail(err, HT_ENOMEM, "model");
+    atomic_store(&m->trim_to, UINT64_MAX);
     m->mem = *ht_mem_default();
     if (p.allocator && (!p.allocator->alloc || !p.allocator->free)) {
         st = ht_fail(err, HT_EINVAL, "an allocator needs both of its functions");

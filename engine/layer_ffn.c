@@ -259,10 +259,11 @@ ht_status ht_ffn_choose(ht_ops *o, ht_forward *f, uint32_t il, uint32_t n, const
     if (token)
         n_items = ht_miss_settle(f, il, items, n_items);
     const bool some = token && f->store->miss.on_miss == HT_MISS_LOW;
-    st = some ? ht_store_want_some(f->store, f->clusters, f->miss_low, n_items, &f->ticket)
-              : ht_store_want(f->store, f->clusters, n_items, n > 1, &f->ticket);
+    st = some ? ht_store_want_some(f->store, f->clusters, f->miss_low, n_items, cancel, &f->ticket)
+              : ht_store_want(f->store, f->clusters, n_items, n > 1, cancel, &f->ticket);
     if (st != HT_OK)
-        return ht_fail(err, st, "there is no room for the experts of layer %u", il);
+        return st == HT_ECANCELLED ? ht_fail(err, st, "cancelled")
+                                   : ht_fail(err, st, "there is no room for the experts of layer %u", il);
     return HT_OK;
 }
 
@@ -275,7 +276,7 @@ static ht_status dense(ht_ops *o, ht_forward *f, uint32_t il, uint32_t n, float 
     memset(it, 0, sizeof *it);
     it->n_tokens = n;
     f->clusters[0] = (ht_cluster){ .layer = il, .n = ff->n_ff };
-    if ((st = ht_store_want(f->store, f->clusters, 1, n > 1, &f->ticket)) || (st = ht_ffn_lease(f, 0, it, err)))
+    if ((st = ht_store_want(f->store, f->clusters, 1, n > 1, cancel, &f->ticket)) || (st = ht_ffn_lease(f, 0, it, err)))
         return ht_fail(err, st, "weights of layer %u are not available", il);
     if (ht_ffn_foretold(f, il))
         ht_ffn_foretell(o, f, il, 0, it);

@@ -8,8 +8,24 @@
  * arrived and as h has room for; the next ones are read while these are computed. */
 #include <string.h>
 
+#include "engine/base/os.h"
 #include "engine/layer_impl.h"
 #include "engine/miss.h"
+
+/* What the waiting thread does now and then while it computes: reads go on. */
+void ht_stream_tick(void *forward)
+{
+    enum { EVERY_US = 1000 };
+    ht_forward *f = forward;
+    double now;
+
+    if (!f->store->disk || (now = ht_os_now()) < f->tick_at)
+        return;
+    f->tick_at = now + EVERY_US * 1e-6;
+    ht_disk_poll(f->store->disk, 0);
+    if (f->streaming) /* a prompt's experts: what does not go through now is told when it is needed */
+        ht_store_more(f->store, &f->ticket);
+}
 
 /* Waits for what is queued; HT_ECANCELLED. */
 static ht_status finish(ht_forward *f, ht_ops *o, const ht_cancel *cancel, ht_error *err)
@@ -39,6 +55,12 @@ static ht_status await(ht_forward *f, uint32_t which, ht_ffn_item *it, const ht_
     return st;
 }
 
+static ht_status no_room(ht_error *err, ht_status st, const char *what, uint32_t il)
+{
+    return st == HT_ECANCELLED ? ht_fail(err, st, "cancelled")
+                               : ht_fail(err, st, "there is no room for %s of layer %u", what, il);
+}
+
 ht_status ht_stream_dense(ht_ops *o, ht_forward *f, uint32_t il, uint32_t n, float *y, const ht_cancel *cancel,
                           ht_error *err)
 {
@@ -50,8 +72,8 @@ ht_status ht_stream_dense(ht_ops *o, ht_forward *f, uint32_t il, uint32_t n, flo
         return st;
     ht_store_release(f->store, &f->ticket);
     f->clusters[0] = (ht_cluster){ .layer = il, .n = ff->n_ff };
-    if ((st = ht_store_want(f->store, f->clusters, 1, n > 1, &f->ticket)) != HT_OK)
-        return ht_fail(err, st, "there is no room for the feed-forward block of layer %u", il);
+    if ((st = ht_store_want(f->store, f->clusters, 1, n > 1, cancel, &f->ticket)) != HT_OK)
+        return no_room(err, st, "the feed-forward block", il);
     ht_store_used(f->store, f->clusters, NULL, 1, n);
     ht_store_foresee_next(f->store, il, NULL, 0);
     memset(it, 0, sizeof *it);
@@ -146,7 +168,7 @@ static ht_status prompt(ht_ops *o, ht_forward *f, uint32_t il, uint32_t n, const
 
     for (uint32_t i = 0, k; i < n_items; i += k) {
         if ((st = ht_store_more(f->store, &f->ticket)) != HT_OK)
-            return ht_fail(err, st, "there is no room for an expert of layer %u", il);
+            return no_room(err, st, "an expert", il);
         if ((st = await(f, i, &items[i], cancel, err)) != HT_OK)
             return st;
         const uint32_t base = items[i].slot;
@@ -171,10 +193,13 @@ static ht_status prompt(ht_ops *o, ht_forward *f, uint32_t il, uint32_t n, const
             return st;
         /* Read while this is computed. */
         if ((st = ht_store_more(f->store, &f->ticket)) != HT_OK)
-            return ht_fail(err, st, "there is no room for an expert of layer %u", il);
+            return no_room(err, st, "an expert", il);
         if (f->ticket.to == n_items && n * ff->n_used >= 2 * ff->n_expert)
             ht_store_foresee_next(f->store, il, NULL, 0);
-        if ((st = finish(f, o, cancel, err)) != HT_OK)
+        f->streaming = true;
+        st = finish(f, o, cancel, err);
+        f->streaming = false;
+        if (st != HT_OK)
             return st;
         ht_store_done(f->store, &f->ticket, k);
         ht_disk_poll(f->store->disk, 0);

@@ -28,6 +28,8 @@ struct hearth_model {
     uint64_t standin_bytes;
     uint64_t table_bytes; /* vocabulary, names, vectors as float32: what opening took beside the mapping */
     ht_ahead ahead;       /* of the file, for the first pass */
+    _Atomic uint64_t slots;   /* bytes that sessions leave to a streamed model's experts; 0: not said yet */
+    _Atomic uint64_t trim_to; /* and to neuron-major parts; UINT64_MAX: nothing is to be given up */
     ht_os_mutex budget_lock; /* over reserved: sessions open and close in any thread */
     ht_os_mutex lock;     /* one session computes at a time */
     uint32_t threads;
@@ -66,8 +68,15 @@ hearth_status ht_model_open(hearth_model **out, const char *path, const hearth_m
 
 /* What weights take of the budget in any case: all of them, or, of a streamed model, what is held and the smallest cache. */
 uint64_t ht_model_weights_taken(const hearth_model *m);
-/* A streamed model's experts get what its sessions leave. Takes the model's lock; budget_lock is held. */
+/* A streamed model's experts get what its sessions leave: at once, or, while a pass is under way, before the next one, which is
+ * the first that touches a new session's memory. budget_lock is held. */
 void ht_model_share_budget(hearth_model *m);
+/* Neuron-major parts beyond so many bytes are given up, at once or before the next pass. */
+void ht_model_trim(hearth_model *m, uint64_t bytes);
+/* Bytes of neuron-major parts that will be left. */
+uint64_t ht_model_planned(const hearth_model *m);
+/* Does what waited for the model's lock, which is held. */
+void ht_model_settle(hearth_model *m, const ht_cancel *cancel);
 
 /* Writes the heat file, where there is one and it is due. at_end: it always is. */
 void ht_model_keep_heat(hearth_model *m, bool at_end);

@@ -19,7 +19,9 @@ static ht_type kv_type_of(hearth_kv_type t)
     }
 }
 
-static double mib(uint64_t bytes) { return (double)bytes / (1 << 20); }
+/* Tenths of MiB, for sentences: what is needed is rounded up, what there is down, so that they agree. */
+static double mib_up(uint64_t bytes) { return ceil((double)bytes / (1 << 20) * 10) / 10; }
+static double mib_down(uint64_t bytes) { return floor((double)bytes / (1 << 20) * 10) / 10; }
 
 /* How many positions fit beside weights, scratch and the model's other sessions; the trained length where that is less.
  * Without a budget the answer leaves an eighth of what is free: KV is taken only as the conversation grows. */
@@ -38,7 +40,7 @@ static ht_status choose_context(const hearth_model *m, uint32_t asked, uint64_t 
         return ht_fail(err, HT_EINVAL, "a context of %u is beyond the %u positions that this model has learnt", asked,
                        w->n_positions);
     /* Without a budget memory that is built up is no longer free. */
-    fixed += budget ? m->store.planned : m->store.planned - m->store.built;
+    fixed += budget ? ht_model_planned(m) : m->store.planned - m->store.built;
     if (budget) {
         fixed += m->reserved;
         left = budget > fixed + weights ? budget - fixed - weights : 0;
@@ -54,21 +56,22 @@ static ht_status choose_context(const hearth_model *m, uint32_t asked, uint64_t 
     uint64_t fit = sets > UINT32_MAX / HT_KV_PAGE ? UINT32_MAX : sets * HT_KV_PAGE;
     /* Scratch and recurrent state are touched as a whole: a file that asks for absurd ones must fail here. */
     if (fixed > (budget ? budget : ht_os_ram_available()))
-        return ht_fail(err, HT_ENOMEM, "%.1f MiB of scratch and tables do not fit %s of %.1f MiB", mib(fixed),
-                       budget ? "the budget (--ram)" : "the free memory", mib(budget ? budget : ht_os_ram_available()));
+        return ht_fail(err, HT_ENOMEM, "%.1f MiB of scratch and tables do not fit %s of %.1f MiB", mib_up(fixed),
+                       budget ? "the budget (--ram)" : "the free memory",
+                       mib_down(budget ? budget : ht_os_ram_available()));
     if (fit < want && asked && budget) {
         uint64_t kv = (uint64_t)(want + HT_KV_PAGE - 1) / HT_KV_PAGE * set_bytes;
         return ht_fail(
             err, HT_ENOMEM,
-            "a context of %u needs %.0f MiB beside %.0f MiB of weights and %.0f MiB of scratch, %.0f MiB more than "
+            "a context of %u needs %.1f MiB beside %.1f MiB of weights and %.1f MiB of scratch, %.1f MiB more than "
             "the budget: lower --ctx or --kv-type, or raise --ram",
-            asked, mib(kv), mib(weights), mib(fixed), ceil(mib(kv + weights + fixed - budget)));
+            asked, mib_up(kv), mib_up(weights), mib_up(fixed), mib_up(kv) + mib_up(weights) + mib_up(fixed) - mib_down(budget));
     }
     if (fit < want && !asked) {
         if (budget && fit == 0)
             return ht_fail(err, HT_ENOMEM,
-                           "%.0f MiB of weights and %.0f MiB of scratch leave no room for a context in %.0f MiB (--ram)",
-                           mib(weights), mib(fixed), mib(budget));
+                           "%.1f MiB of weights, %.1f MiB of scratch and %.1f MiB for the shortest context do not fit %.1f MiB (--ram)",
+                           mib_up(weights), mib_up(fixed), mib_up(set_bytes), mib_down(budget));
         want = fit < 2048 ? (w->n_ctx_train < 2048 ? w->n_ctx_train : 2048) : (uint32_t)fit;
         if (budget && fit < want)
             want = (uint32_t)fit;
@@ -91,22 +94,19 @@ static void make_room(hearth_model *m, uint32_t asked, uint64_t scratch, uint64_
     const uint64_t budget = m->budget.ram_bytes;
     uint64_t n = asked ? asked : m->m.n_ctx_train < 4096 ? m->m.n_ctx_train : 4096;
 
-    if (!budget || !m->store.planned || n > MAX_CONTEXT)
+    if (!budget || !ht_model_planned(m) || n > MAX_CONTEXT)
         return;
     const uint64_t taken = needed(m, n, scratch, set_bytes);
     const uint64_t left = budget > taken ? budget - taken : 0;
-    if (m->store.planned <= left)
-        return;
-    ht_os_lock(&m->lock); /* no pass is under way */
-    ht_store_trim(&m->store, left);
-    ht_os_unlock(&m->lock);
+    if (ht_model_planned(m) > left)
+        ht_model_trim(m, left);
 }
 
 /* What a session's scratch may take where the caller names no batch: a quarter of what a budget leaves beside the weights.
  * The batch changes no bit, only how fast a prompt is read. A streamed model reads each expert once a batch: large ones pay. */
 static uint64_t scratch_goal(const hearth_model *m)
 {
-    const uint64_t taken = ht_model_weights_taken(m) + m->exec_bytes + m->table_bytes + m->store.planned;
+    const uint64_t taken = ht_model_weights_taken(m) + m->exec_bytes + m->table_bytes + ht_model_planned(m);
     const uint64_t budget = m->budget.ram_bytes, share = budget > taken ? (budget - taken) / 4 : 0;
     const uint64_t most = m->store.disk ? STREAM_SCRATCH_GOAL : SCRATCH_GOAL;
     return budget && share < most ? share : most;
@@ -142,6 +142,8 @@ hearth_status hearth_session_open(hearth_session **out, hearth_model *m, const h
         return (hearth_status)ht_fail(err, HT_ENOMEM, "session");
     s->model = m;
     s->pending = -1;
+    s->cancel.tick = ht_stream_tick;
+    s->cancel.user = &s->forward;
     uint64_t set_bytes = ht_state_set_bytes(&m->m, kv) + ht_state_set_table_bytes(&m->m);
     uint64_t span = ht_state_partial_bytes(&m->m, 1); /* grows by a span, a page's share of it goes with the page */
     uint64_t scratch = ht_forward_bytes(&m->m, m->store.disk != NULL, m->f32, m->sparse, batch, rows) + span;
@@ -259,6 +261,7 @@ ht_status ht_session_compute(hearth_session *s, const hearth_token *ids, size_t 
         uint32_t k = n - i < s->forward.batch ? (uint32_t)(n - i) : s->forward.batch;
         rows.base = i;
         ht_os_lock(&s->model->lock);
+        ht_model_settle(s->model, &s->cancel);
         st = pass(s, ids + i, k, on_logits ? deliver_rows : NULL, &rows, err);
         ht_os_unlock(&s->model->lock);
         s->has_logits = st == HT_OK;

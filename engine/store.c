@@ -55,8 +55,9 @@ ht_status ht_store_more(ht_store *s, ht_ticket *t)
             continue;
         if (!t->few && t->bytes && (t->bytes + bytes > most_pinned(s) || coming > WINDOW_BYTES))
             return HT_OK;
-        if (!ht_disk_pin(s->disk, c->layer, c->expert))
-            return t->bytes ? HT_OK : HT_ENOMEM;
+        const ht_status st = ht_disk_pin(s->disk, c->layer, c->expert, t->cancel);
+        if (st != HT_OK)
+            return st == HT_ENOMEM && t->bytes ? HT_OK : st;
         if (ht_disk_presence(s->disk, c->layer, c->expert) == HT_COMING)
             coming += bytes;
         t->bytes += bytes;
@@ -83,29 +84,30 @@ static ht_status check_clusters(const ht_store *s, const ht_cluster *clusters, u
     return HT_OK;
 }
 
-ht_status ht_store_want(ht_store *s, const ht_cluster *clusters, uint32_t n, bool batch, ht_ticket *t)
+ht_status ht_store_want(ht_store *s, const ht_cluster *clusters, uint32_t n, bool batch, const ht_cancel *cancel, ht_ticket *t)
 {
     ht_status st = check_clusters(s, clusters, n);
 
     if (st != HT_OK)
         return st;
-    *t = (ht_ticket){ .clusters = clusters, .n = n, .few = !batch };
+    *t = (ht_ticket){ .clusters = clusters, .n = n, .few = !batch, .cancel = cancel };
     st = ht_store_more(s, t);
     if (s->disk)
         ht_disk_fill(s->disk);
     return st;
 }
 
-ht_status ht_store_want_some(ht_store *s, const ht_cluster *clusters, const bool *low, uint32_t n, ht_ticket *t)
+ht_status ht_store_want_some(ht_store *s, const ht_cluster *clusters, const bool *low, uint32_t n, const ht_cancel *cancel,
+                             ht_ticket *t)
 {
     ht_status st = check_clusters(s, clusters, n);
 
     if (!s->disk || !low || st != HT_OK)
-        return st == HT_OK ? ht_store_want(s, clusters, n, false, t) : st;
+        return st == HT_OK ? ht_store_want(s, clusters, n, false, cancel, t) : st;
     for (uint32_t i = 0; i < n; i++)
         if (low[i])
             ht_disk_pass_by(s->disk, clusters[i].layer, clusters[i].expert, true);
-    *t = (ht_ticket){ .clusters = clusters, .n = n, .few = true, .low = low };
+    *t = (ht_ticket){ .clusters = clusters, .n = n, .few = true, .low = low, .cancel = cancel };
     st = ht_store_more(s, t);
     for (uint32_t i = 0; i < n && st == HT_OK; i++)
         if (low[i])

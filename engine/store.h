@@ -73,6 +73,7 @@ typedef struct ht_ticket {
     uint64_t bytes;             /* of slots that are pinned */
     bool few;                   /* a token's: all are pinned at once, there is always room */
     const bool *low;            /* [n] leased from stand-ins, never pinned; the caller's; NULL: none */
+    const ht_cancel *cancel;    /* NULL allowed */
 } ht_ticket;
 
 void ht_store_open(ht_store *s, const ht_model *m);
@@ -80,13 +81,15 @@ void ht_store_close(ht_store *s);
 
 /* counts: by how many tokens of the pass each cluster's expert was chosen; NULL: by all. */
 void ht_store_used(ht_store *s, const ht_cluster *clusters, const uint32_t *counts, uint32_t n, uint32_t n_tokens);
-/* batch: a pass of several tokens. EINVAL: a cluster that the model has not. */
-ht_status ht_store_want(ht_store *s, const ht_cluster *clusters, uint32_t n, bool batch, ht_ticket *t);
+/* batch: a pass of several tokens. cancel: looked at where reads have to be waited for, until release; NULL allowed. EINVAL: a
+ * cluster that the model has not. */
+ht_status ht_store_want(ht_store *s, const ht_cluster *clusters, uint32_t n, bool batch, const ht_cancel *cancel, ht_ticket *t);
 /* The same for a token some of whose experts (low[i]) are computed from stand-ins, which they must have; they are read behind
  * everything else, for later tokens. low NULL: none. */
-ht_status ht_store_want_some(ht_store *s, const ht_cluster *clusters, const bool *low, uint32_t n, ht_ticket *t);
+ht_status ht_store_want_some(ht_store *s, const ht_cluster *clusters, const bool *low, uint32_t n, const ht_cancel *cancel,
+                             ht_ticket *t);
 /* Goes on where there was no room. HT_ENOMEM: there is none for a single one though nothing is wanted: the budget is too
- * small. */
+ * small. HT_ECANCELLED. */
 ht_status ht_store_more(ht_store *s, ht_ticket *t);
 /* out[role] for the neurons of cluster `which`: gate (host NULL where there is none), up, down. *down_t: the down
  * projection neuron-major, host NULL where it is not there or the cluster is not the whole expert. Of a packed file down is

@@ -40,7 +40,11 @@
 typedef enum ht_precision { HT_PRECISION_F32, HT_PRECISION_FAST } ht_precision;
 
 /* Asked for from any thread; looked at between pieces of operations. */
-typedef struct ht_cancel { _Atomic bool asked; } ht_cancel;
+typedef struct ht_cancel {
+    _Atomic bool asked;
+    void (*tick)(void *user); /* NULL, or called by the waiting thread between pieces of its own work, often: it must be short */
+    void *user;
+} ht_cancel;
 
 /* 8-bit activations of n tokens: token t at q + t * stride, d + t * (stride / 32), s + t * (stride / 16). */
 typedef struct ht_q8 {

@@ -68,6 +68,7 @@ void ht_os_yield(void);
 /* A lock that sleeps. Zero-initialised is unlocked; nothing to destroy. */
 typedef struct ht_os_mutex { _Atomic uint32_t state; } ht_os_mutex;
 void ht_os_lock(ht_os_mutex *m);
+bool ht_os_try_lock(ht_os_mutex *m); /* false: somebody holds it */
 void ht_os_unlock(ht_os_mutex *m);
 
 /* Sleeps while *word == expected, at most timeout_us (0: no limit); may wake for no reason. */

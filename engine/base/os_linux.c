@@ -370,6 +370,12 @@ void ht_os_lock(ht_os_mutex *m)
     }
 }
 
+bool ht_os_try_lock(ht_os_mutex *m)
+{
+    uint32_t c = 0;
+    return atomic_compare_exchange_strong(&m->state, &c, 1);
+}
+
 void ht_os_unlock(ht_os_mutex *m)
 {
     if (atomic_exchange(&m->state, 0) == 2)

@@ -33,7 +33,7 @@ static inline hearth_session *session_how(hearth_model *m, how h)
     hearth_session *s = util_session(m, 64, h.chunks ? 4 : 16, HEARTH_KV_F16);
 
     if (m->store.disk)
-        ht_disk_set_budget(m->store.disk, m->needs.floor + (m->needs.all - m->needs.floor) * h.budget / (BUDGETS - 1));
+        m->slots = m->needs.floor + (m->needs.all - m->needs.floor) * h.budget / (BUDGETS - 1);
     return s;
 }
 

@@ -38,7 +38,7 @@ static ht_part lease(uint32_t layer, uint32_t expert)
     ht_part parts[HT_N_ROLES], down_t;
     ht_ticket t;
 
-    cr_assert_eq(ht_store_want(&s, &c, 1, false, &t), HT_OK);
+    cr_assert_eq(ht_store_want(&s, &c, 1, false, NULL, &t), HT_OK);
     cr_assert_eq(ht_store_lease(&s, &t, 0, parts, &down_t, NULL), HT_OK);
     ht_store_release(&s, &t);
     cr_expect_not_null(parts[HT_ROLE_DOWN].host);

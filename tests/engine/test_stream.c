@@ -164,6 +164,176 @@ Test(stream, a_failing_disk)
     free(got);
 }
 
+/* Conversations come and go while another one computes: what they take or return waits for no pass. Opened from within a
+ * pass's read, where a wait would never end. */
+typedef struct visitor {
+    hearth_model *m;
+    uint32_t left, seen;
+} visitor;
+
+static int visit(void *user, uint32_t file, uint64_t offset, size_t *bytes)
+{
+    visitor *v = user;
+    hearth_session_params p = { .size = sizeof p, .n_ctx = 64, .batch = 4 };
+    hearth_session *s;
+    hearth_error err;
+
+    (void)file;
+    (void)offset;
+    (void)bytes;
+    if (v->m && v->left) {
+        v->left--;
+        cr_assert_eq(hearth_session_open(&s, v->m, &p, &err), HEARTH_OK, "%s", err.text);
+        hearth_session_close(&s);
+        v->seen++;
+    }
+    return 0;
+}
+
+Test(stream, conversations_come_and_go_during_a_pass)
+{
+    char path[512];
+    visitor v = { .left = 20 };
+    how h = { .p = { .threads = 1, .io = HEARTH_IO_DIRECT }, .hooks = { .fault = visit, .fault_user = &v } };
+    hearth_model *m = open_how(moe_path(path), h);
+    hearth_session *s = session_how(m, h);
+    int32_t ids[10] = { 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 };
+    hearth_error err;
+
+    v.m = m;
+    for (int i = 0; i < 10; i++)
+        cr_assert_eq(hearth_session_feed(s, ids + i, 1, NULL, NULL, &err), HEARTH_OK, "%s", err.text);
+    cr_expect_gt(v.seen, 0u);
+    v.m = NULL;
+    cr_assert_eq(hearth_session_feed(s, ids, 1, NULL, NULL, &err), HEARTH_OK, "%s", err.text);
+    cr_expect_eq(m->slots, ht_disk_budget(m->store.disk));
+    hearth_session_close(&s);
+    hearth_model_close(&m);
+}
+
+/* A disk that gives a page at a time, and that seldom: right answers, and who cancels is heard between any two. */
+typedef struct slow {
+    hearth_session *s;
+    uint64_t n, cancel_at;
+} slow;
+
+static int slowly(void *user, uint32_t file, uint64_t offset, size_t *bytes)
+{
+    slow *t = user;
+    _Atomic uint32_t never = 0;
+
+    (void)file;
+    (void)offset;
+    if (*bytes > 8192)
+        *bytes = 8192;
+    if (t->s && t->n++ == t->cancel_at)
+        hearth_session_cancel(t->s);
+    if (t->s && t->n % 16 == 0)
+        ht_os_wait(&never, 0, 1000);
+    return 0;
+}
+
+Test(stream, a_slow_disk, .timeout = 300)
+{
+    enum { N = 9 };
+    char path[512];
+    int32_t ids[N] = { 3, 1, 4, 1, 5, 9, 2, 6, 5 };
+    hearth_error err;
+    hearth_model *m = util_open(moe_path(path), (hearth_model_params){ .threads = 1, .io = HEARTH_IO_MMAP });
+    const uint32_t v = util_n_vocab(m);
+    float *want = util_logits(m, ids, N, 16, HEARTH_KV_F16), *got = malloc((size_t)N * v * sizeof *got);
+
+    hearth_model_close(&m);
+    for (uint64_t at = 0; at < 300; at += 43)
+        for (int prefetch = 0; prefetch < 2; prefetch++) {
+            slow t = { .cancel_at = at };
+            how h = { .p = { .threads = 1, .io = HEARTH_IO_DIRECT, .prefetch = prefetch ? HEARTH_PREFETCH_ON : HEARTH_PREFETCH_OFF },
+                      .hooks = { .fault = slowly, .fault_user = &t } };
+            m = open_how(path, h);
+            hearth_session *s = session_how(m, h);
+            t.s = s;
+            uint32_t done = 0, stops = 0;
+            while (done < N) {
+                const uint32_t n = done ? 1 : 4;
+                struct util_rows rows = { got + (size_t)done * v, v };
+                const hearth_status st = hearth_session_feed(s, ids + done, n, util_store_row, &rows, &err);
+                if (st == HEARTH_OK) {
+                    done += n;
+                    continue;
+                }
+                cr_assert_eq(st, HEARTH_ECANCELLED, "%s", err.text);
+                cr_assert_eq(++stops, 1u);
+                hearth_session_uncancel(s);
+            }
+            cr_expect_arr_eq(got, want, (size_t)N * v * sizeof *want, "cancelled at read %d", (int)at);
+            hearth_session_close(&s);
+            hearth_model_close(&m);
+        }
+    free(want);
+    free(got);
+}
+
+/* A file system that takes the flag for direct reads and then refuses them. */
+static int refuse_direct(void *user, uint32_t file, uint64_t offset, size_t *bytes)
+{
+    uint32_t *n = user;
+
+    (void)file;
+    (void)offset;
+    (void)bytes;
+    return (*n)++ == 0 ? EINVAL : 0;
+}
+
+Test(stream, direct_reads_refused)
+{
+    char path[512];
+    size_t n, n2;
+    how h = { .p = { .threads = 1, .io = HEARTH_IO_MMAP } };
+    float *want = logits_of(moe_path(path), h, &n, NULL);
+    uint32_t reads = 0;
+
+    h.p.io = HEARTH_IO_DIRECT;
+    h.hooks = (ht_disk_params){ .fault = refuse_direct, .fault_user = &reads };
+    float *got = logits_of(path, h, &n2, NULL);
+    cr_expect_arr_eq(got, want, n, "after EINVAL");
+    free(got);
+    free(want);
+}
+
+/* What a small budget is told agrees with itself, and speaks of what the model has. */
+static void refused(const char *file, const char *has, const char *has_not)
+{
+    char path[512];
+    hearth_error err;
+    uint32_t n = 0;
+
+    for (uint64_t ram = 10000; ram < 8u << 20; ram += 33333) {
+        hearth_model *m;
+        hearth_model_params p = { .size = sizeof p, .threads = 1, .ram_bytes = ram, .io = HEARTH_IO_DIRECT };
+        if (hearth_model_open(&m, util_golden(path, file), &p, &err) == HEARTH_OK) {
+            hearth_model_close(&m);
+            break;
+        }
+        const char *least = strstr(err.text, "at least "), *more = strstr(err.text, "that is ");
+        const char *given = strstr(err.text, "than the ");
+        double a, b, c;
+        cr_assert(least && more && given, "%s", err.text);
+        a = strtod(least + 9, NULL);
+        b = strtod(more + 8, NULL);
+        c = strtod(given + 9, NULL);
+        cr_expect(b > 0.05 && fabs(a - b - c) < 0.01 && c * (1 << 20) <= (double)ram, "%s", err.text);
+        cr_expect(strstr(err.text, has) && !strstr(err.text, has_not), "%s", err.text);
+        n++;
+    }
+    cr_expect_gt(n, 3u);
+}
+
+Test(stream, small_budgets_are_told)
+{
+    refused("qwen3_moe.gguf", "experts", "blocks");
+    refused("llama.gguf", "blocks", "experts");
+}
+
 static void copy_file(const char *from, const char *to)
 {
     char buf[1 << 16];
