@@ -207,6 +207,60 @@ static void set_numbers(packer *k, const char *key, int32_t *v, int role, size_t
     hearth_writer_set_i32s(k->w, key, v, k->n_blocks);
 }
 
+static bool add_element(void *user, const char *text, size_t n)
+{
+    ht_hash_add(user, &n, sizeof n);
+    ht_hash_add(user, text, n);
+    return true;
+}
+
+/* A key's value, every byte of it: strings as they are, numbers as doubles (and those that a double cannot hold as text). */
+static hearth_status add_value(const packer *k, uint64_t i, uint64_t n, ht_hash *one)
+{
+    enum { AT_ONCE = 512 };
+    double v[AT_ONCE];
+    char *text = NULL;
+    size_t bytes = 0;
+    hearth_status st;
+
+    for (uint64_t first = 0; first < n; first += AT_ONCE) {
+        const uint64_t now = n - first < AT_ONCE ? n - first : AT_ONCE;
+        if (hearth_file_meta_numbers(k->f, i, first, now, v) != HEARTH_OK)
+            break; /* no numbers */
+        ht_hash_add(one, v, now * sizeof *v);
+    }
+    if ((st = hearth_file_meta_each(k->f, i, add_element, one)) != HEARTH_EINVAL)
+        return st;
+    if ((st = hearth_file_meta_text(k->f, i, 1, &text, &bytes)) == HEARTH_OK)
+        add_element(one, text, bytes);
+    hearth_free(text);
+    return st;
+}
+
+/* The sum over the source's keys: of the source, and of what a packed file has besides its own. */
+static hearth_status sum_keys(packer *k, uint32_t align, sum *all)
+{
+    ht_hash one;
+    hearth_status st = HEARTH_OK;
+
+    for (uint64_t i = 0; i < hearth_file_n_meta(k->f) && st == HEARTH_OK; i++) {
+        hearth_meta m;
+        hearth_file_meta(k->f, i, &m);
+        if (!strncmp(m.key, KEY(""), strlen(KEY(""))) || !strncmp(m.key, "hearth.profile.", 15) ||
+            !strcmp(m.key, "general.alignment"))
+            continue;
+        sum_begin(&one, m.key);
+        ht_hash_add(&one, m.type, strlen(m.type) + 1);
+        ht_hash_add(&one, &m.n, sizeof m.n);
+        if ((st = add_value(k, i, m.n, &one)) == HEARTH_OK)
+            sum_add(all, &one);
+    }
+    sum_begin(&one, "general.alignment"); /* a packed file has its own, and keeps the source's elsewhere */
+    ht_hash_add(&one, &align, sizeof align);
+    sum_add(all, &one);
+    return st == HEARTH_OK ? st : fail(k, HT_ENOMEM, "out of memory");
+}
+
 /* What leads back: names of the source's tensors in their order, its alignment, the sum of its bytes. */
 static hearth_status source_keys(packer *k)
 {
@@ -216,7 +270,7 @@ static hearth_status source_keys(packer *k)
     uint32_t align = 64;
     double own = 0;
     char text[33];
-    sum all = { { 0, 0 } };
+    sum all = { { 0, 0 } }, keys = { { 0, 0 } };
     hearth_status st = HEARTH_OK;
 
     if (!names) {
@@ -246,6 +300,9 @@ static hearth_status source_keys(packer *k)
         align = ht_packed_align(&k->blocks[i].shape) > align ? ht_packed_align(&k->blocks[i].shape) : align;
     hearth_writer_set_u32(k->w, KEY("source_alignment"), (uint32_t)own);
     hearth_writer_set_str(k->w, KEY("source_hash"), sum_text(&all, text));
+    if (st == HEARTH_OK)
+        st = sum_keys(k, (uint32_t)own, &keys);
+    hearth_writer_set_str(k->w, KEY("source_keys_hash"), sum_text(&keys, text));
     hearth_writer_set_u32(k->w, "general.alignment", align);
     return st;
 }
@@ -494,6 +551,18 @@ static hearth_status pack(packer *k, const hearth_profile *inside, double qualit
     return st;
 }
 
+static void free_packer(packer *k)
+{
+    for (uint32_t i = 0; i < k->n_blocks; i++)
+        free(k->blocks[i].order);
+    free(k->blocks);
+    free(k->block_of);
+    free(k->form);
+    free(k->bundles);
+    free(k->planes);
+    hearth_file_close(&k->f);
+}
+
 hearth_status hearth_profile_pack(const hearth_profile *p, hearth_model *m, const char *path,
                                   const hearth_pack_params *params, const char *out, hearth_error *err)
 {
@@ -520,16 +589,26 @@ hearth_status hearth_profile_pack(const hearth_profile *p, hearth_model *m, cons
     }
     if ((st = hearth_file_open(&k.f, path, err)) == HEARTH_OK)
         st = pack(&k, &inside, predictors ? q.quality : -1, out);
-    for (uint32_t i = 0; i < k.n_blocks; i++)
-        free(k.blocks[i].order);
-    free(k.blocks);
-    free(k.block_of);
-    free(k.form);
-    free(k.bundles);
-    free(k.planes);
     if (!predictors)
         free(inside.layers);
-    hearth_file_close(&k.f);
+    free_packer(&k);
+    return st;
+}
+
+hearth_status hearth_pack_check(const hearth_model *m, const char *path, hearth_error *err)
+{
+    hearth_model_info info = { .size = sizeof info };
+
+    hearth_model_get_info(m, &info);
+    hearth_profile *p = ht_profile_new(info.n_layer);
+    packer k = { .p = p, .path = path, .err = err };
+    if (!p)
+        return fail(&k, HT_ENOMEM, "out of memory");
+    hearth_status st = hearth_file_open(&k.f, path, err);
+    if (st == HEARTH_OK && (st = check_source(&k)) == HEARTH_OK)
+        st = plan(&k);
+    free_packer(&k);
+    hearth_profile_close(&p);
     return st;
 }
 
@@ -605,10 +684,10 @@ static hearth_status unpack_tensor(packer *k, uint64_t i, sum *all)
     return st;
 }
 
-/* Whether what was written is what was packed: its sum, which the file keeps. */
-static hearth_status check_sum(packer *k, const sum *all)
+/* Whether something is what was packed: its sum, which the file keeps under a key. */
+static hearth_status check_sum(packer *k, const char *key, const sum *all)
 {
-    const int64_t at = hearth_file_find_meta(k->f, KEY("source_hash"));
+    const int64_t at = hearth_file_find_meta(k->f, key);
     char text[33], *kept = NULL;
     size_t n = 0;
 
@@ -625,7 +704,7 @@ static hearth_status unpack(packer *k, const char *out)
     name_list l = { 0 };
     uint64_t n_packed;
     double align = 0;
-    sum all = { { 0, 0 } };
+    sum all = { { 0, 0 } }, keys = { { 0, 0 } };
     hearth_status st = hearth_file_packed(k->f, &n_packed, k->err);
 
     if (st != HEARTH_OK)
@@ -634,6 +713,9 @@ static hearth_status unpack(packer *k, const char *out)
         return fail(k, HT_EINVAL, "is no packed model");
     if (at < 0 || hearth_file_meta_numbers(k->f, (uint64_t)at, 0, 1, &align) != HEARTH_OK || !(align >= 0 && align <= INT32_MAX))
         return fail(k, HT_EFORMAT, "hearth.pack.source_alignment is no number");
+    if ((st = sum_keys(k, (uint32_t)align, &keys)) != HEARTH_OK ||
+        (st = check_sum(k, KEY("source_keys_hash"), &keys)) != HEARTH_OK)
+        return st;
     if ((st = source_order(k, n_packed, &l)) != HEARTH_OK || (st = hearth_writer_open(&k->w, out, k->err)) != HEARTH_OK) {
         free(l.tensor);
         return st;
@@ -650,7 +732,7 @@ static hearth_status unpack(packer *k, const char *out)
     for (uint64_t i = 0; i < l.n && st == HEARTH_OK; i++)
         st = unpack_tensor(k, (uint64_t)l.tensor[i], &all);
     free(l.tensor);
-    if (st == HEARTH_OK && (st = check_sum(k, &all)) == HEARTH_OK)
+    if (st == HEARTH_OK && (st = check_sum(k, KEY("source_hash"), &all)) == HEARTH_OK)
         return hearth_writer_close(&k->w, k->err);
     hearth_writer_abort(&k->w);
     return st;

@@ -40,7 +40,10 @@ hearth_profile *ht_profile_new(uint32_t n_layer)
                                                   .shared_overlap = -1,
                                                   .recall = -1,
                                                   .precision = -1,
-                                                  .predicted_density = -1 };
+                                                  .predicted_density = -1,
+                                                  .ahead_recall = -1,
+                                                  .ahead_precision = -1,
+                                                  .ahead_density = -1 };
     hearth_profile *p = calloc(1, sizeof *p);
 
     if (!p)

@@ -40,6 +40,9 @@ static const struct {
     ROW("recall", recall, 1),
     ROW("precision", precision, 1),
     ROW("predicted_density", predicted_density, 1),
+    ROW("ahead_recall", ahead_recall, 1), /* not in the first profiles */
+    ROW("ahead_precision", ahead_precision, 1),
+    ROW("ahead_density", ahead_density, 1),
 #undef ROW
 };
 
@@ -170,14 +173,21 @@ static uint64_t sides(const hearth_profile_layer *l, shape s, uint64_t ne[2])
     return ne[0] * ne[1];
 }
 
-static hearth_status write_matrix(hearth_writer *w, uint32_t layer, const char *what, const float *v, uint64_t k,
-                                  uint64_t n, bool data, hearth_error *err)
+static hearth_status write_rows(hearth_writer *w, uint32_t layer, const char *what, const char *type, const float *v,
+                                uint64_t k, uint64_t n, bool data, hearth_error *err)
 {
     const uint64_t ne[2] = { k, n };
     char name[80];
 
     return data ? hearth_writer_data(w, v, k * n, err)
-                : hearth_writer_declare(w, tensor_name(name, layer, what), k % 32 ? "f32" : "q8_0", 2, ne, err);
+                : hearth_writer_declare(w, tensor_name(name, layer, what), type, 2, ne, err);
+}
+
+/* In 8 bits, where its rows are whole blocks. */
+static hearth_status write_matrix(hearth_writer *w, uint32_t layer, const char *what, const float *v, uint64_t k,
+                                  uint64_t n, bool data, hearth_error *err)
+{
+    return write_rows(w, layer, what, k % 32 ? "f32" : "q8_0", v, k, n, data, err);
 }
 
 /* Declares a layer's tensors, or writes them. */
@@ -198,6 +208,11 @@ static hearth_status write_layer(hearth_writer *w, const hearth_profile_layer *l
         st = write_matrix(w, layer, "predict_a.weight", l->low_a, l->inputs, l->rank, data, err);
     if (st == HEARTH_OK && l->rank && l->low_b)
         st = write_matrix(w, layer, "predict_b.weight", l->low_b, l->rank, l->n_ff, data, err);
+    if (st != HEARTH_OK || !l->ahead_rank || !l->ahead_a || !l->ahead_b || !l->ahead_threshold)
+        return st;
+    if ((st = write_matrix(w, layer, "ahead_a.weight", l->ahead_a, l->inputs, l->ahead_rank, data, err)) == HEARTH_OK &&
+        (st = write_matrix(w, layer, "ahead_b.weight", l->ahead_b, l->ahead_rank, l->n_ff, data, err)) == HEARTH_OK)
+        st = write_rows(w, layer, "ahead_threshold", "f32", l->ahead_threshold, l->n_ff, 1, data, err);
     return st;
 }
 

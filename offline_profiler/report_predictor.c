@@ -31,6 +31,31 @@ static void predictor_lines(ht_page *page, const hearth_profile *p)
     ht_page_raw(page, "</figure>\n");
 }
 
+static void ahead_lines(ht_page *page, const hearth_profile *p)
+{
+    static const char *const classes[] = { "one", "two" }, *const names[] = { "recall", "precision" };
+    ht_chart c = ht_chart_begin(
+        page, "Looking ahead",
+        "Active neurons of a layer foreseen from the input of the layer before, on text that this was not learnt from: for "
+        "fetching early, no token depends on it. Recall: share of the active neurons that is foreseen; precision: share of those "
+        "foreseen that is active.",
+        ht_report_layer_axis(p), (ht_axis){ .label = "share", .max = 1, .percent = true });
+    for (uint32_t i = 0; i < p->n_layer; i++) {
+        const hearth_profile_layer *l = &p->layers[i];
+        char name[120];
+        if (l->ahead_recall < 0.0f || l->ahead_precision < 0.0f)
+            continue;
+        snprintf(name, sizeof name, "layer %u: recall %d.%d %%, precision %d.%d %%", i, (int)(100 * (double)l->ahead_recall),
+                 (int)(1000 * (double)l->ahead_recall) % 10, (int)(100 * (double)l->ahead_precision),
+                 (int)(1000 * (double)l->ahead_precision) % 10);
+        ht_chart_dot(&c, "two", name, i, (double)l->ahead_precision, 4.5);
+        ht_chart_dot(&c, "one", name, i, (double)l->ahead_recall, 4.5);
+    }
+    ht_chart_end(&c);
+    ht_page_legend(page, 2, classes, names);
+    ht_page_raw(page, "</figure>\n");
+}
+
 static double predicted_of(const hearth_profile_layer *l)
 {
     return (double)l->predicted_density;
@@ -213,12 +238,13 @@ static void kinds(ht_page *page, const hearth_profile *p)
 
 void ht_report_predictors(ht_page *page, const hearth_profile *p)
 {
-    bool known = p->n_points > 0, sizes = false, recall = false;
+    bool known = p->n_points > 0, sizes = false, recall = false, ahead = false;
     for (uint32_t i = 0; i < p->n_layer; i++) {
         recall |= p->layers[i].recall >= 0.0f;
         sizes |= p->layers[i].predicted_density >= 0.0f;
+        ahead |= p->layers[i].ahead_recall >= 0.0f && p->layers[i].ahead_precision >= 0.0f;
     }
-    if (!known && !recall && !sizes)
+    if (!known && !recall && !sizes && !ahead)
         return;
     ht_page_raw(page, "<h2>Predictors</h2>\n");
     kinds(page, p);
@@ -233,5 +259,7 @@ void ht_report_predictors(ht_page *page, const hearth_profile *p)
         loss_curve(page, p);
         density_curve(page, p);
     }
+    if (ahead)
+        ahead_lines(page, p);
     ht_page_raw(page, "</div>\n");
 }

@@ -310,6 +310,8 @@ void ht_interrupt_arm(bool restart)
     sigemptyset(&a.sa_mask);
     atomic_store(&armed, true);
     sigaction(SIGINT, &a, NULL);
+    if (restart) /* not where Ctrl-C only ends a reply */
+        sigaction(SIGTERM, &a, NULL);
 }
 
 void ht_interrupt_session(hearth_session *s)

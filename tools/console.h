@@ -46,7 +46,8 @@ void ht_console_log(void *user, hearth_log_level level, const char *sentence);
 void ht_console_progress_end(void);
 
 /* Ctrl-C: from now on the first one cancels the session named last and sets the flag, the second one ends the process.
- * restart: system calls go on after it (writing must not lose bytes; only waiting for a line has to end). */
+ * restart: system calls go on after it (writing must not lose bytes; only waiting for a line has to end), and SIGTERM is as
+ * Ctrl-C: what was begun is ended in order. */
 void ht_interrupt_arm(bool restart);
 void ht_interrupt_session(hearth_session *s); /* NULL before the session is closed */
 bool ht_interrupted(void);

@@ -164,6 +164,27 @@ static void print_curve(const hearth_profile *p, const hearth_profile_info *info
     }
 }
 
+/* What is foreseen for fetching early. */
+static void print_ahead(const hearth_profile *p, const hearth_profile_info *info)
+{
+    bool any = false;
+
+    for (uint32_t i = 0; i < info->n_layer; i++) {
+        hearth_profile_layer l = { .size = sizeof l };
+        hearth_profile_get_layer(p, i, &l);
+        if (l.ahead_recall < 0.0f)
+            continue;
+        if (!any)
+            puts("layer  foreseen   recall  precision  (from the layer before, for fetching early)");
+        any = true;
+        printf("%5u", i);
+        cell((double)l.ahead_density);
+        cell((double)l.ahead_recall);
+        cell((double)l.ahead_precision);
+        putchar('\n');
+    }
+}
+
 static void print_predictors(const hearth_profile *p, const hearth_profile_info *info)
 {
     hearth_profile_point point = { .kl_mean = -1 };
@@ -245,6 +266,11 @@ static cJSON *json_layer(const hearth_profile *p, uint32_t i)
         ht_report_text(j, "method", l.method, strlen(l.method));
         number_or_null(j, "predictor_recall", (double)l.recall);
         number_or_null(j, "predictor_precision", (double)l.precision);
+    }
+    if (l.ahead_recall >= 0.0f) {
+        number_or_null(j, "look_ahead_recall", (double)l.ahead_recall);
+        number_or_null(j, "look_ahead_precision", (double)l.ahead_precision);
+        number_or_null(j, "look_ahead_density", (double)l.ahead_density);
     }
     return j;
 }
@@ -330,6 +356,7 @@ static int print(const ht_options *o, const ht_loaded *l, const hearth_profile *
             printf("; %.1f %% of all neurons make up 80 %% of all activations", percent(cover));
         putchar('\n');
         print_predictors(p, &info);
+        print_ahead(p, &info);
     }
     if (files->out && !stat(files->out, &st))
         printf("%s %s (%.1f KB)\n", files->packed ? "packed model" : "profile", files->out, (double)st.st_size / 1024);
@@ -342,6 +369,9 @@ static int print(const ht_options *o, const ht_loaded *l, const hearth_profile *
 
 static const double held_out_share = 0.1;
 enum { HELD_OUT_BYTES = 256 << 10 };
+static const char *const too_short = "the text is too short to keep whole lines of it for measuring them";
+static const char *const from_disk =
+    "they are looked for in models that fit into memory, and this one is read from disk as it is needed";
 
 /* Whether predictors are looked for. */
 static bool wants_predictors(const ht_options *o)
@@ -363,6 +393,23 @@ static size_t held_out_bytes(const ht_options *o, const char *text, size_t n)
     return keep;
 }
 
+/* What foresees active neurons for fetching early. */
+static int look_ahead(const ht_options *o, const ht_loaded *l, hearth_profile *p, const char *text, size_t n)
+{
+    hearth_profile_info info = { .size = sizeof info };
+    hearth_error err = { 0 };
+
+    if (o->density_only || (o->quality.given && o->quality.v <= 0))
+        return HT_EXIT_OK;
+    hearth_profile_get_info(p, &info);
+    hearth_status st = hearth_profile_look_ahead(p, l->model, text, info.text_bytes < n ? (size_t)info.text_bytes : n,
+                                                 ht_console_progress, NULL, &err);
+    ht_console_progress_end();
+    if (st == HEARTH_ECANCELLED && ht_interrupted())
+        return HT_EXIT_INTERRUPTED;
+    return st == HEARTH_OK ? HT_EXIT_OK : ht_call_failed(&err, false);
+}
+
 /* Looks for predictors, where the text is long enough. */
 static int train(const ht_options *o, const ht_loaded *l, hearth_profile *p, const paths *at, const char *text,
                  size_t n, size_t held_out)
@@ -374,11 +421,11 @@ static int train(const ht_options *o, const ht_loaded *l, hearth_profile *p, con
 
     if (!held_out) {
         if (wants_predictors(o))
-            ht_say("no predictors: the text is too short to keep whole lines of it for measuring them");
+            ht_say("no predictors: %s", too_short);
         return HT_EXIT_OK;
     }
     if (strcmp(l->info.io, "mmap") != 0) {
-        ht_say("no predictors: they are looked for in models that fit into memory, and this one is read from disk as it is needed");
+        ht_say("no predictors: %s", from_disk);
         return HT_EXIT_OK;
     }
     snprintf(scratch, sizeof scratch, "%s.trial", at->part);
@@ -400,13 +447,15 @@ static int train(const ht_options *o, const ht_loaded *l, hearth_profile *p, con
     hearth_status st =
         hearth_profile_train(p, l->model, l->path, &params, text, learn, text + n - held_out, held_out, &err);
     ht_console_progress_end();
-    if (st == HEARTH_EINVAL || (st == HEARTH_EUNSUPPORTED && !o->density.given)) {
+    if ((st == HEARTH_EINVAL || st == HEARTH_EUNSUPPORTED) && !o->density.given) {
         /* texts too short, a block that thresholds do not fit: the statistics stand all the same */
         ht_say("no predictors: %s", err.text);
         return HT_EXIT_OK;
     }
     if (st == HEARTH_ECANCELLED && ht_interrupted())
         return HT_EXIT_INTERRUPTED;
+    if (st == HEARTH_EINVAL || st == HEARTH_EUNSUPPORTED) /* the same command would end here again */
+        ht_remove_file(at->part);
     return st == HEARTH_OK ? HT_EXIT_OK : ht_call_failed(&err, false);
 }
 
@@ -477,8 +526,8 @@ static int finish(const ht_options *o, const ht_loaded *l, hearth_profiler *prof
     }
     if (hearth_profiler_profile(profiler, &p, &err) != HEARTH_OK)
         return ht_call_failed(&err, false);
-    if (complete)
-        status = train(o, l, p, at, text, n, held_out);
+    if (complete && !(status = train(o, l, p, at, text, n, held_out)))
+        status = look_ahead(o, l, p, text, n - held_out);
     if (status == HT_EXIT_INTERRUPTED) { /* the statistics are whole, and kept */
         complete = false;
         status = HT_EXIT_OK;
@@ -495,6 +544,8 @@ static int finish(const ht_options *o, const ht_loaded *l, hearth_profiler *prof
             complete = false; /* statistics are kept in the part */
         else
             status = ht_call_failed(&err, false);
+        if (o->pack && (st == HEARTH_EUNSUPPORTED || st == HEARTH_EINVAL)) /* weights that cannot be packed, whatever is learnt */
+            ht_remove_file(at->part);
         files.packed = o->pack && files.out;
         if (!status && complete)
             ht_remove_file(at->part);
@@ -526,6 +577,13 @@ static int profile(const ht_options *o, const ht_loaded *l, const char *text, si
 
     if (status)
         return status;
+    const size_t held_out = held_out_bytes(o, text, n);
+    if (o->density.given && (!held_out || strcmp(l->info.io, "mmap") != 0)) { /* before anything is learnt for nothing */
+        ht_complain("no thresholds: %s", held_out ? from_disk : too_short);
+        return HT_EXIT_FAILED;
+    }
+    if (o->pack && hearth_pack_check(l->model, l->path, &err) != HEARTH_OK)
+        return ht_call_failed(&err, false);
     params.max_tokens = (uint64_t)o->max_tokens.v;
     params.window = (uint32_t)o->ctx.v;
     params.batch = (uint32_t)o->batch.v;
@@ -537,7 +595,6 @@ static int profile(const ht_options *o, const ht_loaded *l, const char *text, si
     if (hearth_profiler_open(&p, l->model, &params, &err) != HEARTH_OK)
         return ht_call_failed(&err, false);
     ht_interrupt_session(hearth_profiler_session(p));
-    const size_t held_out = held_out_bytes(o, text, n);
     hearth_status st = hearth_profiler_run(p, text, n - held_out, &err);
     ht_interrupt_session(NULL);
     ht_console_progress_end();
@@ -598,7 +655,7 @@ const ht_command ht_command_profile = {
         "batches; the figures are those of decoding. Then it looks for predictors, which --sparsity predicted uses "
         "(docs/predictors.md): where the activation has zeros, of which neurons are zero; where it has none (SiLU, GELU), "
         "thresholds below which gates and hidden units count as zero. The profile is a small GGUF file that belongs to the model "
-        "(docs/profile.md). Ctrl-C keeps what was done in OUT.gguf.part and prints it; the same command goes on from "
+        "(docs/profile.md). Of dense blocks it also learns which neurons the layer before foretells, for fetching early. Ctrl-C (or SIGTERM) keeps what was done in OUT.gguf.part and prints it; the same command goes on from "
         "there. --pack writes a model laid out by what was learnt (docs/pack.md), which needs nothing beside it; --unpack gives "
         "back the plain file.",
     .max_positional = 1,

@@ -511,6 +511,56 @@ Test(pack, no_byte_is_trusted, .timeout = 600)
     remove(bad);
 }
 
+/* Metadata that is no longer what was packed does not come out as if it were; before anything is written. */
+Test(pack, damaged_metadata_is_not_given_back)
+{
+    static const char *const keys[] = { "general.architecture", "tokenizer.ggml.tokens", "tokenizer.ggml.scores",
+                                        "llama.block_count", "hearth.pack.source_keys_hash" };
+    const char *plain = write_quantised("q8_0", "q8_0", 0), *packed = pack(plain, NULL, "packed.gguf");
+    const char *bad = util_path("bad.gguf"), *out = util_path("not-there.gguf");
+    hearth_error err;
+    size_t n, tried = 0;
+    char *bytes = util_read(packed, &n);
+
+    for (size_t k = 0; k < sizeof keys / sizeof *keys; k++) {
+        const size_t length = strlen(keys[k]);
+        size_t at = 0;
+        while (at + length < n && memcmp(bytes + at, keys[k], length) != 0)
+            at++;
+        if (at + length == n)
+            continue; /* this model has no such key */
+        tried++;
+        at += length + 4 + (strstr(keys[k], "ggml") ? 12 + 8 : strstr(keys[k], "count") ? 0 : 8); /* first byte of a value */
+        bytes[at] ^= 1;
+        util_write(bad, bytes, n);
+        bytes[at] ^= 1;
+        cr_expect_eq(hearth_unpack(bad, out, NULL, NULL, &err), HEARTH_EFORMAT, "%s", keys[k]);
+        cr_expect_neq(access(out, F_OK), 0);
+    }
+    cr_expect_geq(tried, 3u);
+    cr_expect_eq(hearth_unpack(packed, out, NULL, NULL, &err), HEARTH_OK, "%s", err.text);
+    free(bytes);
+    remove(plain);
+    remove(packed);
+    remove(bad);
+    remove(out);
+}
+
+/* Before anything is learnt it is known whether a file can be packed. */
+Test(pack, can_be_asked_before)
+{
+    const char *plain = write_quantised("q8_0", "q8_0", 0), *packed = pack(plain, NULL, "packed.gguf");
+    hearth_error err;
+    hearth_model *m = open_model(plain, NULL, (hearth_model_params){ .threads = 1 });
+
+    cr_expect_eq(hearth_pack_check(m, plain, &err), HEARTH_OK, "%s", err.text);
+    cr_expect_eq(hearth_pack_check(m, packed, &err), HEARTH_EINVAL);
+    cr_expect_eq(hearth_pack_check(m, "/nowhere/model.gguf", &err), HEARTH_EIO);
+    hearth_model_close(&m);
+    remove(plain);
+    remove(packed);
+}
+
 /* ---- Predictors inside ---- */
 
 /* A profile with a predictor that names every neuron, or none, as a model made with a quality has it. */

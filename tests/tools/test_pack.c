@@ -98,4 +98,7 @@ Test(pack, refused, .timeout = 120)
         outcome_free(&o);
     }
     cr_expect_neq(access(out, F_OK), 0);
+    char part[400];
+    snprintf(part, sizeof part, "%s.part", out); /* refused before anything is learnt */
+    cr_expect_neq(access(part, F_OK), 0);
 }

@@ -234,7 +234,7 @@ Test(profile, wrong_usage)
 /* ---- Ctrl-C ---- */
 
 /* Runs the command until its part is there, then interrupts it; its exit status. */
-static int interrupted(const char *const *args, const char *part, const char *out, const char *errors)
+static int interrupted(int by, const char *const *args, const char *part, const char *out, const char *errors)
 {
     posix_spawn_file_actions_t files;
     const char *argv[20] = { HEARTH_BIN };
@@ -252,7 +252,7 @@ static int interrupted(const char *const *args, const char *part, const char *ou
         cr_assert_eq(waitpid(pid, &status, WNOHANG), 0, "it ended before its first part");
         nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
     }
-    kill(pid, SIGINT);
+    kill(pid, by);
     cr_assert_eq(waitpid(pid, &status, 0), pid);
     return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
 }
@@ -271,7 +271,7 @@ Test(profile, survives_an_interruption)
     const char *const args[] = { "profile",  model(), "--override", relu,      "-f",        text,    "-o", out,
                                  "--report", page,    "--tokens",   "1000000", "--quality", quality, NULL };
     const char *said = scratch_file("said.txt", NULL, 0), *errors = scratch_file("errors.txt", NULL, 0);
-    int status = interrupted(args, part, said, errors);
+    int status = interrupted(SIGINT, args, part, said, errors);
     if (status == 0)
         cr_skip("this machine was done before it could be interrupted");
     cr_assert_eq(status, 130);
@@ -298,6 +298,47 @@ Test(profile, survives_an_interruption)
     cr_expect(n_out == n_whole && !memcmp(a, b, n_out), "the interruption left its mark");
     free(a);
     free(b);
+}
+
+/* A whole text has to be read before predictors are looked for: SIGTERM in the middle leaves the part, and nothing else. */
+Test(profile, survives_being_terminated)
+{
+    own_cache();
+    char text[300], out[300], part[320];
+    size_t n;
+    snprintf(text, sizeof text, "%s", text_file(HEARTH_TEST_SANITIZE[0] ? 120000 : 600000));
+    snprintf(out, sizeof out, "%s", scratch_file("terminated.gguf", NULL, 0));
+    snprintf(part, sizeof part, "%s.part", out);
+    const char *const args[] = { "profile", model(), "--override", relu, "-f", text, "-o", out, "--tokens", "1000000", NULL };
+    const char *said = scratch_file("said.txt", NULL, 0), *errors = scratch_file("errors.txt", NULL, 0);
+    int status = interrupted(SIGTERM, args, part, said, errors);
+    if (status == 0)
+        cr_skip("this machine was done before it could be terminated");
+    cr_assert_eq(status, 130);
+    char *e = read_whole(errors, &n), trial[340];
+    cr_expect(strstr(e, "interrupted") && strstr(e, part), "%s", e);
+    snprintf(trial, sizeof trial, "%s.trial", part);
+    cr_expect(exists(part) && !exists(out) && !exists(trial));
+    free(e);
+}
+
+/* Thresholds that were asked for and cannot be measured are no success, and nothing is learnt for them in vain. */
+Test(profile, of_a_text_too_short_for_thresholds)
+{
+    const char *out = scratch_file("short.gguf", NULL, 0);
+    char part[400];
+    own_cache();
+    snprintf(part, sizeof part, "%s.part", out);
+    outcome o = command_run("profile", model(), "-p", "the old king", "--density", "0.5", "-o", out);
+    cr_expect_eq(o.status, 1);
+    cr_expect(strstr(o.err, "too short") && o.n_out == 0, "%s%s", o.out, o.err);
+    outcome_free(&o);
+    const char *few = scratch_file("few.txt", "a b\nc d\ne f\ng h\ni j\nk l\nm n\no p\n", 32);
+    o = command_run("profile", model(), "-f", few, "--density", "0.5", "-o", out);
+    cr_expect_eq(o.status, 1);
+    cr_expect(strstr(o.err, "too short") && o.n_out == 0, "%s%s", o.out, o.err);
+    outcome_free(&o);
+    cr_expect(!exists(out) && !exists(part));
 }
 
 /* Outputs never take the place of what is read, and are looked at before any work. */
