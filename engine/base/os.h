@@ -55,6 +55,14 @@ double ht_os_disk_bandwidth(const char *path);
 /* What the kernel tells a process of its processor's instructions (AT_HWCAP, AT_HWCAP2); 0 where it tells nothing. */
 void ht_os_hwcap(uint64_t *hwcap, uint64_t *hwcap2);
 
+/* A shared library by its path, or by its name among those of the system; NULL: not there, err says why. Its symbols
+ * serve nobody else. symbol: NULL where it has none of that name. */
+void *ht_os_lib_open(const char *path, ht_error *err);
+void *ht_os_lib_symbol(void *lib, const char *name);
+void ht_os_lib_close(void *lib); /* NULL is allowed */
+/* The folder of the library, or program, that holds this code; without a slash at the end. */
+bool ht_os_lib_folder(char *to, size_t bytes);
+
 uint64_t ht_os_ram_total(void);     /* bytes; a cgroup's limit counted */
 uint64_t ht_os_ram_available(void); /* what can be taken without swapping, a cgroup's limit counted */
 uint64_t ht_os_peak_rss(void);

@@ -11,8 +11,10 @@
 #ifndef HT_BASE_VMATH_H
 #define HT_BASE_VMATH_H
 
+#if !defined(__OPENCL_VERSION__) /* the GPU's kernels are compiled with this file too (gpu/kernels/math.h) */
 #include <math.h>
 #include <stdint.h>
+#endif
 
 static inline uint32_t ht_f32_bits(float f)
 {

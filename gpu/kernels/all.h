@@ -1,0 +1,4 @@
+/* SPDX-License-Identifier: MIT
+ * All kernels: what each of the three mappings compiles. */
+#include "gpu/kernels/small.h"
+#include "gpu/kernels/product.h"
