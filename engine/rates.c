@@ -1,0 +1,389 @@
+/* SPDX-License-Identifier: MIT
+ * Measuring this machine through the executor that models run on; see rates.h.
+ *
+ * Every figure is the median of some passes over memory that is larger than the last-level cache (or that fits into it), in
+ * the executor's own way: the time of a pass, no difference of small numbers but where two are fitted by a line. The
+ * measuring thread is one of its own, bound like the thread that runs a model. */
+#include "engine/rates.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/base/os.h"
+
+enum { BUFFER = 128 << 20, LEAST_BUFFER = 16 << 20, CACHED = 4 << 20, K = 2048, WIDE = 8192, PASSES = 7, PROMPT_PASSES = 3,
+       LONG_OP = 8 << 20, SHORT_OP = 384 << 10, HEADS = 32, HEAD = 128, POSITIONS = 4096, PROMPT_ATTEND = 64 };
+#define PATTERN 0x2c /* scales and floats made of it are plain numbers */
+
+const uint32_t ht_rates_prompt_tokens[HT_RATES_PROMPTS] = { 16, 64, 512 };
+
+typedef struct probe {
+    ht_rates *r;
+    const ht_topology *topology;
+    const ht_rates_want *want;
+    bool again, pin;
+    bool (*progress)(void *user, const char *what, uint64_t done, uint64_t total);
+    void *user;
+    ht_error *err;
+    ht_status st;
+    uint64_t done, total;
+
+    ht_exec *exec;
+    uint8_t *weights; /* [buffer] */
+    size_t buffer;
+    uint8_t *work;    /* activations, results */
+    size_t work_bytes;
+    ht_act x;         /* [512][K] */
+    float *y;
+} probe;
+
+void ht_rates_init(ht_rates *r, const ht_topology *t, uint32_t threads, ht_isa isa, bool f32)
+{
+    memset(r, 0, sizeof *r);
+    snprintf(r->cpu, sizeof r->cpu, "%s", t->model);
+    for (char *c = r->cpu; *c; c++) /* it becomes a line of a file */
+        *c = *c < ' ' || *c > '~' ? '?' : *c;
+    r->threads = threads;
+    snprintf(r->isa, sizeof r->isa, "%s", ht_isa_name(isa));
+    r->f32 = f32;
+}
+
+static bool has_type(const ht_rates *r, uint32_t type) { return r->types[type].read_bps > 0; }
+
+static bool has_kv(const ht_rates *r, uint32_t type) { return r->kv[type].prompt_mps > 0; }
+
+bool ht_rates_have(const ht_rates *r, const ht_rates_want *w)
+{
+    bool all = r->task_s > 0;
+
+    for (uint32_t t = 0; t < HT_TYPE_MAX; t++)
+        all = all && (!(w->types >> t & 1) || has_type(r, t)) && (!(w->kv >> t & 1) || has_kv(r, t));
+    return all;
+}
+
+static int ascending(const void *a, const void *b)
+{
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static double median(double *v, uint32_t n)
+{
+    qsort(v, n, sizeof *v, ascending);
+    return v[n / 2];
+}
+
+/* Submits and waits; a cancelled or refused operation is this file's own mistake. */
+static double timed(probe *p, const ht_op *ops, size_t n, size_t at_once)
+{
+    const double begin = ht_os_now();
+    ht_event done = 0;
+
+    for (size_t i = 0; i < n && p->st == HT_OK; i += at_once)
+        if ((p->st = p->exec->ops->submit(p->exec, ops + i, n - i < at_once ? n - i : at_once, &done)) != HT_OK)
+            ht_fail(p->err, p->st, "the executor does not run what is to be measured");
+    if (p->st == HT_OK)
+        p->st = p->exec->ops->wait(p->exec, done, NULL);
+    return ht_os_now() - begin;
+}
+
+/* Products of matrices of op_bytes each that follow each other in `bytes` of memory; returns seconds of a pass. k: length of
+ * their rows. *n_ops, *rows: how many matrices, and rows of each. */
+static double products(probe *p, ht_type type, uint32_t k, size_t bytes, size_t op_bytes, uint32_t n_tok, uint32_t passes,
+                       uint32_t *n_ops, uint32_t *rows)
+{
+    enum { MOST_OPS = 512 };
+    const size_t row = ht_type_row_bytes(ht_type_get(type), k);
+    double seconds[PASSES];
+    ht_op *ops = calloc(MOST_OPS, sizeof *ops);
+
+    *rows = (uint32_t)(op_bytes / row / 16 * 16);
+    *rows = *rows < 16 ? 16 : *rows > WIDE ? WIDE : *rows;
+    *n_ops = (uint32_t)(bytes / (*rows * row));
+    *n_ops = *n_ops < 1 ? 1 : *n_ops > MOST_OPS ? MOST_OPS : *n_ops;
+    if (!ops) {
+        p->st = ht_fail(p->err, HT_ENOMEM, "measuring");
+        return 1.0;
+    }
+    for (uint32_t i = 0; i < *n_ops; i++) {
+        ops[i] = (ht_op){ .kind = HT_OP_MATMUL, .n_tok = n_tok };
+        ops[i].matmul = (ht_op_matmul){ .w = { .type = type, .n = *rows, .k = k, .stride = row,
+                                               .host = p->weights + i * *rows * row },
+                                        .x = p->x, .y = p->y, .y_stride = WIDE, .scale = 1.0f };
+        ops[i].matmul.x.stride = k;
+        if (ops[i].matmul.x.q8.stride)
+            ops[i].matmul.x.q8.stride = k;
+    }
+    timed(p, ops, *n_ops, 16); /* warms up */
+    for (uint32_t i = 0; i < passes && p->st == HT_OK; i++)
+        seconds[i] = timed(p, ops, *n_ops, 16);
+    free(ops);
+    return p->st == HT_OK ? median(seconds, passes) : 1.0;
+}
+
+static bool step(probe *p, const char *what)
+{
+    if (p->st == HT_OK && p->progress && !p->progress(p->user, what, p->done, p->total))
+        p->st = ht_fail(p->err, HT_ECANCELLED, "cancelled");
+    p->done++;
+    return p->st == HT_OK;
+}
+
+/* What sharing out costs: many small matrices take longer than few large ones of the same bytes. */
+static void measure_tasks(probe *p)
+{
+    enum { OPS = 64 };
+    const ht_type type = HT_Q8_0;
+    const size_t row = ht_type_row_bytes(ht_type_get(type), K);
+    uint32_t n, rows;
+    ht_op ops[OPS] = { 0 };
+    double seconds[PASSES], small, wide;
+
+    const double large = products(p, type, K, p->buffer, LONG_OP, 1, PASSES, &n, &rows);
+    const double per_byte = large / ((double)n * rows * (double)row);
+    const double brief = products(p, type, K, p->buffer, SHORT_OP, 1, PASSES, &n, &rows);
+    const double task = (brief - per_byte * (double)n * rows * (double)row) / n;
+    p->r->task_s = task > 2e-7 ? task : 2e-7;
+
+    for (uint32_t i = 0; i < OPS; i++) {
+        ops[i] = (ht_op){ .kind = HT_OP_NORM, .n_tok = 1 };
+        ops[i].norm = (ht_op_norm){ .x = p->x.f, .x_stride = WIDE, .k = 64, .group = 64, .kind = HT_NORM_RMS, .eps = 1e-5f,
+                                    .out = { .f = p->y, .stride = WIDE } };
+    }
+    for (uint32_t i = 0; i < PASSES && p->st == HT_OK; i++)
+        seconds[i] = timed(p, ops, OPS, 16);
+    small = median(seconds, PASSES) / OPS;
+    for (uint32_t i = 0; i < OPS; i++)
+        ops[i].norm.k = ops[i].norm.group = WIDE;
+    for (uint32_t i = 0; i < PASSES && p->st == HT_OK; i++)
+        seconds[i] = timed(p, ops, OPS, 16);
+    wide = median(seconds, PASSES) / OPS;
+    p->r->element_s = wide > small ? (wide - small) / (WIDE - 64) : 1e-11;
+    p->r->op_s = small;
+
+    /* Each in a round of its own: what the caller's waiting adds. */
+    for (uint32_t i = 0; i < OPS; i++) {
+        ops[i] = (ht_op){ .kind = HT_OP_MATMUL, .n_tok = 1 };
+        ops[i].matmul = (ht_op_matmul){ .w = { .type = type, .n = 512, .k = K, .stride = row, .host = p->weights },
+                                        .x = p->x, .y = p->y, .y_stride = WIDE, .scale = 1.0f };
+        ops[i].matmul.x.stride = K;
+    }
+    for (uint32_t i = 0; i < PASSES && p->st == HT_OK; i++)
+        seconds[i] = timed(p, ops, OPS, 16);
+    small = median(seconds, PASSES);
+    for (uint32_t i = 0; i < PASSES && p->st == HT_OK; i++) {
+        seconds[i] = 0;
+        for (uint32_t j = 0; j < OPS; j++)
+            seconds[i] += timed(p, &ops[j], 1, 1);
+    }
+    wide = median(seconds, PASSES);
+    p->r->wait_s = wide > small ? (wide - small) / OPS : 1e-7;
+}
+
+/* A block without gate whose neurons are masked: none of them, then every other group of four. What the second takes longer
+ * is the reading of rows here and there. */
+static double measure_gather(probe *p, ht_type type)
+{
+    enum { NEURONS = 16384, PLACES = 4 };
+    const ht_type_info *t = ht_type_get(type);
+    const size_t row = ht_type_row_bytes(t, K), down = ht_type_row_bytes(t, NEURONS);
+    const uint32_t outputs = 64;
+    const size_t up_bytes = NEURONS * row;
+    uint32_t *mask = (uint32_t *)(void *)(p->y + WIDE), places = (uint32_t)((p->buffer - outputs * down) / up_bytes);
+    void *work = (uint8_t *)(p->y + WIDE) + 65536;
+    float *h = (float *)(void *)((uint8_t *)work + 1048576);
+    double seconds[2][PASSES];
+    ht_op op[PLACES] = { 0 };
+    ht_ffn_item item[PLACES] = { 0 };
+
+    if (places == 0)
+        return 0.0;
+    places = places > PLACES ? PLACES : places;
+    for (uint32_t i = 0; i < places; i++) {
+        item[i].part[HT_ROLE_UP] = (ht_part){ .role = HT_ROLE_UP, .type = type, .n = NEURONS, .k = K, .stride = row,
+                                              .host = p->weights + i * up_bytes };
+        item[i].part[HT_ROLE_DOWN] = (ht_part){ .role = HT_ROLE_DOWN, .type = type, .n = outputs, .k = NEURONS, .stride = down,
+                                                .host = p->weights + p->buffer - outputs * down };
+        item[i].n_tokens = 1;
+        op[i] = (ht_op){ .kind = HT_OP_FFN, .n_tok = 1 };
+        op[i].ffn = (ht_op_ffn){ .items = &item[i], .n_items = 1, .n_ff = NEURONS, .d_model = outputs, .x = p->x,
+                                 .act = HT_ACT_RELU2, .y = p->y, .y_stride = WIDE, .sparse = true, .mask = mask,
+                                 .mask_stride = NEURONS / 32, .work = work };
+        op[i].ffn.x.stride = K;
+        if (op[i].ffn.x.q8.stride)
+            op[i].ffn.x.q8.stride = K;
+        op[i].ffn.h = (ht_act){ .f = h, .stride = NEURONS };
+        if (p->x.q8.stride) {
+            uint8_t *at = (uint8_t *)(h + NEURONS);
+            op[i].ffn.h.q8 = (ht_q8){ .q = (int8_t *)at, .d = (float *)(void *)(at + NEURONS),
+                                      .s = (int16_t *)(void *)(at + 2 * NEURONS), .stride = NEURONS };
+        }
+    }
+    for (int some = 0; some < 2; some++) {
+        for (uint32_t i = 0; i < NEURONS / 32; i++)
+            mask[i] = some ? i % 2 ? 0x90908421u : 0x21480912u : 0; /* 8 and 8 of 32 */
+        timed(p, op, places, 1);
+        for (uint32_t i = 0; i < PASSES && p->st == HT_OK; i++)
+            seconds[some][i] = timed(p, op, places, 1);
+    }
+    if (p->st != HT_OK)
+        return 0.0;
+    const double took = median(seconds[1], PASSES) - median(seconds[0], PASSES);
+    const double bytes = (double)places * (double)up_bytes / 4, most = p->r->types[type].read_bps;
+    return took > 0 && bytes / took < most ? bytes / took : most;
+}
+
+static void measure_type(probe *p, ht_type type)
+{
+    ht_type_rates *r = &p->r->types[type];
+    const size_t row = ht_type_row_bytes(ht_type_get(type), K);
+    uint32_t n, rows;
+
+    memset(p->weights, PATTERN, p->buffer);
+    double s = products(p, type, K, p->buffer, LONG_OP, 1, PASSES, &n, &rows);
+    double took = s - p->r->task_s * n, bytes = (double)n * rows * (double)row;
+    const double read = bytes / (took > s / 2 ? took : s / 2);
+    s = products(p, type, K, CACHED, CACHED / 2, 1, PASSES, &n, &rows);
+    took = s - p->r->task_s * n;
+    bytes = (double)n * rows * (double)row;
+    const double cached = bytes / (took > s / 2 ? took : s / 2);
+    for (uint32_t i = 0; i < HT_RATES_PROMPTS; i++) {
+        const uint32_t n_tok = ht_rates_prompt_tokens[i];
+        const size_t some = n_tok < 64 ? p->buffer / 4 : n_tok < 512 ? 8 << 20 : 2 << 20;
+        s = products(p, type, K, some, 2 << 20, n_tok, PROMPT_PASSES, &n, &rows);
+        r->prompt_mps[i] = (double)n * rows * K * n_tok / s;
+    }
+    if (p->st != HT_OK)
+        return;
+    r->read_bps = read;
+    r->cached_bps = cached > read ? cached : read;
+    r->gather_bps = measure_gather(p, type);
+    if (r->gather_bps <= 0)
+        r->gather_bps = read / 2;
+}
+
+/* Attention over n positions of a context that lies in `weights`. */
+static double attend(probe *p, ht_type type, uint32_t n_kv, uint32_t n_tok, uint32_t n, uint32_t passes)
+{
+    const size_t k_row = ht_type_row_bytes(ht_type_get(type), HEAD);
+    const size_t head = HT_KV_PAGE * k_row, page = 2 * n_kv * head;
+    void *pages[POSITIONS / HT_KV_PAGE];
+    double seconds[PASSES];
+    ht_op op = { .kind = HT_OP_ATTEND, .n_tok = n_tok };
+
+    for (uint32_t i = 0; i < n / HT_KV_PAGE; i++)
+        pages[i] = p->weights + (i + 1) * page <= p->weights + p->buffer ? p->weights + i * page : p->weights;
+    op.attend = (ht_op_attend){ .kv = { .pages = pages, .type = type, .n_kv = n_kv, .k_dim = HEAD, .v_dim = HEAD,
+                                        .k_row_bytes = k_row, .v_row_bytes = k_row, .v_offset = n_kv * head },
+                                .q = p->x.f, .q_stride = HEADS * HEAD, .n_head = HEADS, .scale = 0.01f, .pos0 = n - n_tok,
+                                .out = { .f = p->y, .stride = HEADS * HEAD } };
+    const size_t partial = (n + HT_ATTEND_SPAN - 1) / HT_ATTEND_SPAN * HEADS * HT_ATTEND_PARTIAL(HEAD);
+    op.attend.partial = p->y + (size_t)n_tok * HEADS * HEAD;
+    op.attend.n_partial = partial;
+    timed(p, &op, 1, 1);
+    for (uint32_t i = 0; i < passes && p->st == HT_OK; i++)
+        seconds[i] = timed(p, &op, 1, 1);
+    return p->st == HT_OK ? median(seconds, passes) : 1.0;
+}
+
+static void measure_kv(probe *p, ht_type type)
+{
+    memset(p->weights, 0, p->buffer);
+    /* element + query for heads of their own, element + 8 query where eight share one. */
+    const double per = (double)POSITIONS * 2 * HEAD;
+    const double own = attend(p, type, HEADS, 1, POSITIONS, PASSES) / (per * HEADS);
+    const double shared = attend(p, type, HEADS / 8, 1, POSITIONS, PASSES) / (per * (HEADS / 8.0));
+    const double many = attend(p, type, HEADS / 4, PROMPT_ATTEND, POSITIONS / 2, PROMPT_PASSES);
+    ht_kv_rates *r = &p->r->kv[type];
+
+    if (p->st != HT_OK)
+        return;
+    r->query_s = shared > own ? (shared - own) / 7 : own / 100;
+    r->element_s = own > r->query_s ? own - r->query_s : own / 100;
+    r->prompt_mps = (double)PROMPT_ATTEND * (POSITIONS / 2.0 - PROMPT_ATTEND / 2.0) * HEADS * 2 * HEAD / many;
+}
+
+static ht_status open_probe(probe *p)
+{
+    const uint64_t free_bytes = ht_os_ram_available();
+    const ht_cpu_params cpu = { .threads = p->r->threads, .isa = (ht_isa)ht_isa_by_name(p->r->isa), .max_k = 16384,
+                                .max_head = HEAD, .pin = p->pin, .topology = p->topology };
+    size_t at = 0;
+
+    p->buffer = BUFFER;
+    while (p->buffer > LEAST_BUFFER && p->buffer > free_bytes / 4)
+        p->buffer /= 2;
+    const size_t x_floats = (size_t)512 * K, y_floats = (size_t)512 * WIDE;
+    p->work_bytes = x_floats * 4 + x_floats + x_floats / 8 + x_floats / 8 + y_floats * 4;
+    p->weights = ht_os_reserve(p->buffer);
+    p->work = ht_os_reserve(p->work_bytes);
+    if (!p->weights || !p->work)
+        return ht_fail(p->err, HT_ENOMEM, "%zu MiB to measure with", (p->buffer + p->work_bytes) >> 20);
+    ht_os_prefer_large(p->weights, p->buffer);
+    memset(p->weights, PATTERN, p->buffer);
+    p->x.f = (float *)(void *)p->work;
+    at += x_floats * 4;
+    p->y = (float *)(void *)(p->work + at);
+    at += y_floats * 4;
+    p->x.stride = K;
+    for (size_t i = 0; i < x_floats; i++)
+        p->x.f[i] = 0.01f * (float)(i % 17) - 0.07f;
+    if (!p->r->f32) {
+        p->x.q8 = (ht_q8){ .q = (int8_t *)(p->work + at), .d = (float *)(void *)(p->work + at + x_floats),
+                           .s = (int16_t *)(void *)(p->work + at + x_floats + x_floats / 8), .stride = K };
+        memset(p->x.q8.q, 7, x_floats);
+        for (size_t i = 0; i < x_floats / 32; i++)
+            p->x.q8.d[i] = 0.01f;
+        memset(p->x.q8.s, 0, x_floats / 8);
+    }
+    return ht_cpu_open(&p->exec, &cpu, p->err);
+}
+
+static void measure_all(void *user)
+{
+    probe *p = user;
+
+    if (p->pin)
+        ht_topology_pin(p->topology, 0);
+    if ((p->st = open_probe(p)) != HT_OK)
+        return;
+    if ((p->again || p->r->task_s <= 0) && step(p, "measuring the processor"))
+        measure_tasks(p);
+    for (uint32_t t = 0; t < HT_TYPE_MAX && p->st == HT_OK; t++)
+        if (p->want->types >> t & 1 && ht_type_get(t) && (p->again || !has_type(p->r, t)) && step(p, "measuring the processor"))
+            measure_type(p, (ht_type)t);
+    for (uint32_t t = 0; t < HT_TYPE_MAX && p->st == HT_OK; t++)
+        if (p->want->kv >> t & 1 && (p->again || !has_kv(p->r, t)) && step(p, "measuring the processor"))
+            measure_kv(p, (ht_type)t);
+}
+
+ht_status ht_rates_measure(ht_rates *r, const ht_topology *t, const ht_rates_want *w, bool again,
+                           bool (*progress)(void *user, const char *what, uint64_t done, uint64_t total), void *user,
+                           ht_error *err)
+{
+    ht_rates fresh = *r; /* half of them measured is none */
+    ht_os_thread thread;
+    probe p = { .r = &fresh, .topology = t, .want = w, .again = again, .progress = progress, .user = user, .err = err,
+                .total = 2, .pin = r->threads >= t->n_perf_cores && r->threads <= t->n_cores };
+
+    for (uint64_t bits = w->types; bits; bits &= bits - 1)
+        p.total++;
+    for (uint64_t bits = w->kv; bits; bits &= bits - 1)
+        p.total++;
+    ht_status st = ht_os_thread_start(&thread, measure_all, &p, "hearth-rates");
+    if (st != HT_OK)
+        return ht_fail(err, st, "no thread to measure with");
+    ht_os_thread_join(&thread);
+    if (p.exec)
+        p.exec->ops->close(p.exec);
+    if (p.weights)
+        ht_os_release(p.weights, p.buffer);
+    if (p.work)
+        ht_os_release(p.work, p.work_bytes);
+    if (p.st == HT_OK && (again || fresh.memory_bps <= 0))
+        fresh.memory_bps = ht_cpu_read_bandwidth(t, r->threads, p.buffer);
+    if (p.st == HT_OK)
+        *r = fresh;
+    return p.st;
+}
