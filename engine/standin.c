@@ -147,7 +147,7 @@ static void make_all(maker *k, bool told)
     const ht_model *m = k->s->m;
     const uint64_t strip = STRIP > m->max_k ? STRIP : m->max_k;
     float *values = malloc(strip * sizeof *values);
-    uint8_t *raw = malloc(strip * sizeof(float)); /* no type takes more */
+    uint8_t *raw = malloc(strip * 4); /* no type takes more */
     ht_error err;
 
     if (!values || !raw) {

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cpu/isa.h"
 #include "tests/tools/command.h"
@@ -112,6 +113,35 @@ Test(perplexity, against_shares_the_budget)
         outcome o = command_run("perplexity", "-f", file, "--ctx", "64", "--windows", "1", "--threads", "1", "--ram", ram,
                                 "--against", "dense");
         cr_expect_eq(o.status, times == 1, "--ram %s: status %d, %s", ram, o.status, o.err);
+        outcome_free(&o);
+    }
+}
+
+/* What --on-miss and --route-bias cost, token by token; wait costs nothing. */
+Test(perplexity, prices_what_is_done_about_missing_experts)
+{
+    static const struct {
+        const char *flag, *value, *counter;
+    } ways[] = { { "--on-miss", "wait", NULL },
+                 { "--on-miss", "low:q2_k", "stand_in_uses" },
+                 { "--on-miss", "skip:0.4", "experts_skipped" },
+                 { "--route-bias", "0.5", "experts_rerouted" } };
+    const char *model = HEARTH_MODEL_DIR "/hearth-story-moe.gguf", *file = passage_file();
+    if (access(model, R_OK) != 0)
+        cr_skip_test("%s is not there", model);
+    for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
+        outcome o = command_run("perplexity", model, "-f", file, "--ctx", "64", "--windows", "2", "--json", "--against", "dense",
+                                "--io", "direct", "--prefetch", "off", "--ram", "26M", "--batch", "1", ways[i].flag,
+                                ways[i].value);
+        cr_assert_eq(o.status, 0, "%s", o.err);
+        cJSON *j = outcome_json(&o);
+        const double kl = json_number(j, "kl_divergence_mean");
+        cr_expect(ways[i].counter ? kl > 1e-6 && kl < 1 : fabs(kl) < 1e-9, "%s %s: %g", ways[i].flag, ways[i].value, kl);
+        cr_expect_lt(json_number(j, "expert_hit_rate"), 1);
+        cr_expect_gt(json_number(j, "disk_bytes_read_per_token"), 0);
+        cr_expect(!ways[i].counter || json_number(j, ways[i].counter) > 0, "%s", ways[i].value);
+        cr_expect(json_number(j, "skipped_weight_share") <= 0.4);
+        cJSON_Delete(j);
         outcome_free(&o);
     }
 }
