@@ -75,6 +75,14 @@ static ht_status apply_overrides(ht_gguf *g, const hearth_model_params *p, ht_er
         ht_status st = ht_gguf_override(g, key, eq + 1, err);
         if (st != HT_OK)
             return st;
+        /* In a file this would be something newer than this version; here it is a slip of the caller's. */
+        static const char activation[] = ".hidden_activation";
+        ht_activation act;
+        float param;
+        if (n >= sizeof activation && !strcmp(key + n - (sizeof activation - 1), activation) &&
+            !ht_activation_parse(eq + 1, strlen(eq + 1), &act, &param))
+            return ht_fail(err, HT_EINVAL, "override: \"%.40s\" is no activation (silu, gelu, gelu_tanh, relu, relu2, fatrelu:T, drelu)",
+                           eq + 1);
     }
     return HT_OK;
 }

@@ -66,7 +66,7 @@ Test(help, every_shared_flag_is_documented)
         "--io",      "--sparsity", "--override", "--isa",   "--ctx",       "--kv-type",
         "-n N",      "--temp",     "--top-k",    "--top-p", "--min-p",     "--repeat-penalty",
         "--seed",    "--stop",     "--json",     "--quiet", "--verbose",   "--log",
-        "--batch",   "--prefetch"
+        "--batch",   "--prefetch", "--on-miss",  "--route-bias"
     };
     static const char *const commands[] = { "run", "chat", "bench", "perplexity", "logits" };
     for (size_t c = 0; c < COUNT(commands); c++) {
@@ -141,6 +141,16 @@ Test(refusals, values_that_make_no_sense)
     REFUSED("--sparsity", "run", "--sparsity", "maybe", "-p", "x");
     REFUSED("--io", "run", "--io", "tape", "-p", "x");
     REFUSED("--prefetch", "run", "--prefetch", "maybe", "-p", "x");
+    REFUSED("--on-miss", "run", "--on-miss", "guess", "-p", "x");
+    REFUSED("--on-miss", "run", "--on-miss", "wait:1", "-p", "x");
+    REFUSED("--on-miss", "run", "--on-miss", "low:q9", "-p", "x");
+    REFUSED("--on-miss", "run", "--on-miss", "skip:", "-p", "x");
+    REFUSED("--on-miss", "run", "--on-miss", "skip:1.5", "-p", "x");
+    REFUSED("--route-bias", "run", "--route-bias", "-1", "-p", "x");
+    REFUSED("no value", "run", "--override", "llama.context_length=abc", "-p", "x");
+    REFUSED("bogus", "run", "--override", "llama.hidden_activation=bogus", "-p", "x");
+    REFUSED("fatrelu:x", "logits", "--override", "llama.hidden_activation=fatrelu:x", "--tokens", "1", "-o", "/dev/null");
+    REFUSED("KEY=VALUE", "run", "--override", "llama.context_length", "-p", "x");
     REFUSED("--kv-type", "run", "--kv-type", "f8", "-p", "x");
     REFUSED("--precision", "run", "--precision", "f64", "-p", "x");
     REFUSED("--top-p", "run", "--top-p", "1.5", "-p", "x");
