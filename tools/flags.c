@@ -4,13 +4,21 @@
 
 #define AT(member) offsetof(ht_options, member)
 
+/* What takes threads and memory, whether it runs a model or works on its weights. */
+#define THREADS \
+    { 0, "threads", "N", HT_FLAG_INTEGER, AT(threads), 1, 1024, NULL, NULL, \
+      "compute threads; default: the performance cores that the process may use" }
+#define RAM \
+    { 0, "ram", "SIZE", HT_FLAG_SIZE, AT(ram), 0, 0, NULL, NULL, \
+      "budget for weights, KV cache and scratch together, as 512M or 6G; default: what is free, less a reserve" }
+
+const ht_flag ht_flags_machine[] = { THREADS, RAM, { 0 } };
+
 const ht_flag ht_flags_model[] = {
-    { 0, "threads", "N", HT_FLAG_INTEGER, AT(threads), 1, 1024, NULL, NULL,
-      "compute threads; default: the performance cores that the process may use" },
+    THREADS,
     { 0, "device", "D", HT_FLAG_CHOICE, AT(device), 0, 0, "auto|cpu", "cuda|opencl",
       "auto or cpu: where hot clusters go; default auto" },
-    { 0, "ram", "SIZE", HT_FLAG_SIZE, AT(ram), 0, 0, NULL, NULL,
-      "budget for weights, KV cache and scratch together, as 512M or 6G; default: what is free, less a reserve" },
+    RAM,
     { 0, "vram", "SIZE", HT_FLAG_SIZE, AT(vram), 0, 0, NULL, NULL,
       "the same on a graphics card; where it is too small for anything the CPU runs the model" },
     { 0, "profile", "FILE", HT_FLAG_TEXT, AT(profile), 0, 0, NULL, NULL,

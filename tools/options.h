@@ -99,8 +99,8 @@ typedef struct ht_flag {
     const char *text;    /* help; the default in it where there is one */
 } ht_flag;
 
-/* Flags that tables end with: {0}. */
-extern const ht_flag ht_flags_model[], ht_flags_sampling[], ht_flags_talk[];
+/* Tables end with {0}. machine: of these only threads and ram. */
+extern const ht_flag ht_flags_machine[], ht_flags_model[], ht_flags_sampling[], ht_flags_talk[];
 
 enum { HT_MAX_TABLES = 5 };
 

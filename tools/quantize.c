@@ -33,9 +33,6 @@ static const ht_flag own_flags[] = {
       "its last tenth or more; default: text that the model writes itself" },
     { 0, "tokens", "N", HT_FLAG_INTEGER, AT(max_tokens), 32, 1 << 20, NULL, NULL,
       "with --per-expert: tokens that each expert is tried on; default 1024" },
-    { 0, "threads", "N", HT_FLAG_INTEGER, AT(threads), 1, 1024, NULL, NULL, "default: the performance cores" },
-    { 0, "ram", "SIZE", HT_FLAG_SIZE, AT(ram), 0, 0, NULL, NULL,
-      "with --per-expert: memory for the model under trial; default: what is free" },
     { 0 },
 };
 
@@ -299,6 +296,6 @@ const ht_command ht_command_quantize = {
             "such experts are tensors of their own in the file (blk.N.ffn_up.E.weight). OUT.gguf appears when it is whole.",
     .min_positional = 0,
     .max_positional = 2,
-    .tables = { own_flags, ht_flags_talk },
+    .tables = { own_flags, ht_flags_machine, ht_flags_talk },
     .run = run,
 };
