@@ -278,7 +278,7 @@ HEARTH_API hearth_status hearth_quantise(const char *in, const char *out, const 
  * without the model, and through any other mixture of fitting shape. */
 typedef struct hearth_routes hearth_routes;
 
-/* An empty record of this model's shape. EINVAL: the model has no mixture. */
+/* An empty record of this model's shape. EINVAL: the model has no mixture; EIO: its fingerprint cannot be read. */
 HEARTH_API hearth_status hearth_routes_open(hearth_routes **out, const hearth_model *m, hearth_error *err);
 /* Fails: EFORMAT with the line at fault, EIO, ENOMEM. */
 HEARTH_API hearth_status hearth_routes_read(hearth_routes **out, const char *path, hearth_error *err);
@@ -291,9 +291,9 @@ HEARTH_API void hearth_routes_close(hearth_routes **r);
 HEARTH_API hearth_status hearth_routes_record(hearth_routes *r, hearth_session *s);
 /* From now on the session's router is overruled: each token takes the experts of the next generated token of the record, from
  * its first on, and from the first again after the last. Layers are matched by number; of more experts than the session's
- * model uses the heaviest are taken; expert ids beyond the model's are wrapped around, to the next free one. Weights: the
- * router's own for these experts (softmax of their logits), with the sum of the weights that it had given. EMISMATCH: the
- * record has fewer layers or experts used, or no generated token. */
+ * model uses the heaviest are taken. Weights: the router's own for these experts (softmax of their logits), with the sum of the
+ * weights that it had given. The record may be of another model (hearth_routes_info tells which). EMISMATCH: it has fewer
+ * layers or experts used, or more experts, or no generated token. */
 HEARTH_API hearth_status hearth_routes_replay(hearth_routes *r, hearth_session *s, const hearth_model *m,
                                               hearth_error *err);
 
@@ -302,6 +302,7 @@ typedef struct hearth_routes_info {
     const char *model, *architecture; /* as recorded; valid as long as the record */
     uint32_t n_layer, n_expert, n_used;
     uint64_t prompt_tokens, generated_tokens, expert_bytes; /* of all experts together */
+    const char *fingerprint; /* of the model that it was recorded from; "": the record does not tell */
 } hearth_routes_info;
 HEARTH_API hearth_status hearth_routes_get_info(const hearth_routes *r, hearth_routes_info *info);
 

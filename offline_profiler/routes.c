@@ -47,6 +47,11 @@ hearth_status hearth_routes_open(hearth_routes **out, const hearth_model *m, hea
         if ((unsigned char)*p <= ' ')
             *p = '_';
     strncpy(r->arch, info.architecture, sizeof r->arch - 1);
+    hearth_status st = hearth_model_fingerprint(m, r->fingerprint, error);
+    if (st != HEARTH_OK) {
+        hearth_routes_close(&r);
+        return st;
+    }
     uint64_t mixtures = 0;
     for (uint32_t i = 0; i < r->n_layer; i++) {
         hearth_block_info b = { .size = sizeof b };
@@ -62,7 +67,7 @@ hearth_status hearth_routes_open(hearth_routes **out, const hearth_model *m, hea
 
 hearth_status hearth_routes_get_info(const hearth_routes *r, hearth_routes_info *out)
 {
-    hearth_routes_info i = { .model = r->model, .architecture = r->arch, .n_layer = r->n_layer, .n_expert = r->n_expert,
+    hearth_routes_info i = { .model = r->model, .architecture = r->arch, .fingerprint = r->fingerprint, .n_layer = r->n_layer, .n_expert = r->n_expert,
                              .n_used = r->n_used };
     for (uint32_t l = 0; l < r->n_layer; l++)
         i.expert_bytes += r->expert_bytes[l] * r->n_expert;
@@ -269,10 +274,11 @@ hearth_status hearth_routes_replay(hearth_routes *r, hearth_session *s, const he
     hearth_model_get_info(m, &info);
     if (info.n_expert < 2)
         return (hearth_status)ht_fail(err, HT_EMISMATCH, "this model has no mixture of experts: no routing can be replayed");
-    if (info.n_layer > r->n_layer || info.n_expert_used > r->n_used)
+    if (info.n_layer > r->n_layer || info.n_expert_used > r->n_used || info.n_expert < r->n_expert)
         return (hearth_status)ht_fail(err, HT_EMISMATCH,
-                                      "the recorded routing has %u layers and %u experts used, the model %u and %u",
-                                      r->n_layer, r->n_used, info.n_layer, info.n_expert_used);
+                                      "the recorded routing has %u layers and %u of %u experts used, the model %u and %u of %u: "
+                                      "it fits models of no more layers, no more used and no fewer experts",
+                                      r->n_layer, r->n_used, r->n_expert, info.n_layer, info.n_expert_used, info.n_expert);
     if (!r->replayed) {
         if (!(r->replayed = calloc(1, sizeof *r->replayed)))
             return (hearth_status)ht_fail(err, HT_ENOMEM, "routing");

@@ -18,7 +18,7 @@ typedef struct ht_route_row {
 } ht_route_row;
 
 struct hearth_routes {
-    char model[256], arch[64];
+    char model[256], arch[64], fingerprint[33]; /* fingerprint: "" where the record does not tell */
     uint32_t n_layer, n_expert, n_used;
     uint64_t *expert_bytes, *dense_bytes; /* [n_layer] */
     ht_route_row *rows;

@@ -2,12 +2,12 @@
  * Recorded routing as a file: text, "route_trace v1", read and written by other programs too.
  *
  *   # route_trace v1
- *   # model=NAME arch=NAME n_layer=48 n_expert=128 n_expert_used=8
+ *   # model=NAME arch=NAME n_layer=48 n_expert=128 n_expert_used=8 fingerprint=HEX
  *   # layer=0 expert_bytes=3059712 dense_bytes=11953152        (one line a layer)
  *   turn,phase,step,layer,slot,expert,weight,residency,expert_bytes
  *   0,0,0,0,0,49,0.221297,0,3059712
  *
- * phase 0 is a prompt, 1 is generated; step is the position; residency and the last column are what some cache did at that
+ * The fingerprint (hearth_model_fingerprint) may be left out. phase 0 is a prompt, 1 is generated; step is the position; residency and the last column are what some cache did at that
  * moment: written as 0 and the expert's size, and not read. */
 #include <errno.h>
 #include <stdarg.h>
@@ -65,6 +65,9 @@ static ht_status read_shape(hearth_routes *r, const char *line, const char *path
         return ht_fail(err, HT_EFORMAT, "%s: two lines tell the model's shape", path);
     word_of(line, "model=", r->model, sizeof r->model);
     word_of(line, "arch=", r->arch, sizeof r->arch);
+    word_of(line, " fingerprint=", r->fingerprint, sizeof r->fingerprint);
+    if (r->fingerprint[0] && (strlen(r->fingerprint) != 32 || r->fingerprint[strspn(r->fingerprint, "0123456789abcdef")]))
+        return ht_fail(err, HT_EFORMAT, "%s: the fingerprint is not 32 hexadecimal digits", path);
     r->n_layer = (uint32_t)layers;
     r->n_expert = (uint32_t)experts;
     r->n_used = (uint32_t)used;
@@ -232,8 +235,9 @@ static void put_line(FILE *f, const char *fmt, ...)
 
 static void write_rows(const hearth_routes *r, const ht_route_row *rows, FILE *f)
 {
-    put_line(f, "# route_trace v1\n# model=%s arch=%s n_layer=%u n_expert=%u n_expert_used=%u\n",
-            r->model[0] ? r->model : "unnamed", r->arch, r->n_layer, r->n_expert, r->n_used);
+    put_line(f, "# route_trace v1\n# model=%s arch=%s n_layer=%u n_expert=%u n_expert_used=%u%s%s\n",
+             r->model[0] ? r->model : "unnamed", r->arch, r->n_layer, r->n_expert, r->n_used,
+             r->fingerprint[0] ? " fingerprint=" : "", r->fingerprint);
     for (uint32_t i = 0; i < r->n_layer; i++)
         put_line(f, "# layer=%u expert_bytes=%llu dense_bytes=%llu\n", i, (unsigned long long)r->expert_bytes[i],
                 (unsigned long long)r->dense_bytes[i]);

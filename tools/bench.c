@@ -207,6 +207,23 @@ static hearth_status measure(const ht_loaded *l, hearth_session *s, const hearth
     return HEARTH_OK;
 }
 
+/* Another model's routing is allowed, where the shapes fit, and told. */
+static hearth_status replay(hearth_routes *routes, hearth_session *s, const ht_loaded *l, hearth_error *err)
+{
+    hearth_routes_info info = { .size = sizeof info };
+    char own[33];
+    hearth_status st = hearth_routes_replay(routes, s, l->model, err);
+
+    if (st != HEARTH_OK || (st = hearth_model_fingerprint(l->model, own, err)) != HEARTH_OK)
+        return st;
+    hearth_routes_get_info(routes, &info);
+    if (strcmp(info.fingerprint, own) != 0)
+        ht_say("the recorded routing %s (%s, %s, %u layers of %u experts, %u used): layers and experts are taken by their numbers",
+               info.fingerprint[0] ? "is of another model" : "does not tell exactly which model it is of", info.model, info.architecture, info.n_layer,
+               info.n_expert, info.n_used);
+    return HEARTH_OK;
+}
+
 /* All settings of one thread count, with one model. */
 static int visit(const ht_options *o, uint32_t threads, row *rows, size_t n_rows, size_t repeat, size_t n_repeats,
                  ht_loaded *l, hearth_session **s, hearth_routes *routes, ht_energy *energy, size_t *done)
@@ -235,7 +252,7 @@ static int visit(const ht_options *o, uint32_t threads, row *rows, size_t n_rows
         double unused;
         if ((status = ht_load_model(l, NULL, o, &how)) || (status = ht_load_session(s, l, o, need)))
             goto done;
-        if (routes && hearth_routes_replay(routes, *s, l->model, &err) != HEARTH_OK) {
+        if (routes && replay(routes, *s, l, &err) != HEARTH_OK) {
             status = ht_call_failed(&err, false);
             goto done;
         }

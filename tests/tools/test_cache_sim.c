@@ -113,6 +113,40 @@ Test(cache_sim, recorded_routing_overrules_the_router)
     outcome_free(&o);
 }
 
+/* A record tells which model it is of; another model's is replayed where its shape fits, and that is told. */
+Test(cache_sim, routing_of_another_model)
+{
+    static const struct {
+        const char *shape, *says;
+        int status;
+    } cases[] = {
+        { "n_layer=6 n_expert=16 n_expert_used=2", "does not tell", 0 },
+        { "n_layer=6 n_expert=16 n_expert_used=2 fingerprint=00112233445566778899aabbccddeeff", "another model", 0 },
+        { "n_layer=7 n_expert=12 n_expert_used=3", "7 layers", 0 },
+        { "n_layer=5 n_expert=16 n_expert_used=2", "5 layers", 1 },
+        { "n_layer=6 n_expert=32 n_expert_used=2", "of 32", 1 },
+        { "n_layer=6 n_expert=16 n_expert_used=1", "1 of 16", 1 },
+        { "n_layer=6 n_expert=16 n_expert_used=2 fingerprint=0011", "fingerprint", 1 },
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char text[4000];
+        int n = snprintf(text, sizeof text, "# route_trace v1\n# model=m arch=a %s\n", cases[i].shape);
+        for (int l = 0; l < 5; l++)
+            n += snprintf(text + n, sizeof text - (size_t)n, "# layer=%d expert_bytes=100 dense_bytes=0\n", l);
+        for (int l = 0; l < 5; l++)
+            n += snprintf(text + n, sizeof text - (size_t)n, "0,1,0,%d,0,3,0.5,0,100\n", l);
+        outcome o = command_run("bench", mixture(), "-p", "0", "-n", "2", "-r", "1", "--quick", "--routing-trace",
+                                scratch_file("other.csv", text, (size_t)n));
+        cr_expect_eq(o.status, cases[i].status, "%zu: %s", i, o.err);
+        cr_expect(strstr(o.err, cases[i].says), "%zu: %s", i, o.err);
+        outcome_free(&o);
+    }
+    outcome o = command_run("bench", mixture(), "-p", "0", "-n", "2", "-r", "1", "--quick", "--routing-trace", recorded());
+    cr_expect_eq(o.status, 0, "%s", o.err);
+    cr_expect_not(strstr(o.err, "recorded routing"), "%s", o.err);
+    outcome_free(&o);
+}
+
 Test(cache_sim, damage_is_refused_with_its_line)
 {
     static const char head[] = "# route_trace v1\n# model=m arch=a n_layer=2 n_expert=4 n_expert_used=2\n"
