@@ -91,7 +91,7 @@ ht_status ht_disk_needs_of(ht_disk_needs *out, const ht_model *m, bool predictor
     }
     out->floor += dense[0] + dense[1];
     out->tables = units * (sizeof(ht_disk_unit) + 5 * sizeof(uint32_t)) + m->n_layer * sizeof(ht_disk_layer) +
-                  (uint64_t)m->n_layer * m->max_expert * 48; /* the policy's own */
+                  (uint64_t)m->n_layer * m->max_expert * 88; /* the policy's own */
     return HT_OK;
 }
 
@@ -346,6 +346,7 @@ ht_status ht_disk_pin(ht_disk *d, uint32_t layer, uint32_t expert, const ht_canc
         ht_cache_pin(d->cache, ht_disk_id(d, u), true);
         d->counts.wanted++;
         d->counts.hits += was == HT_HERE;
+        d->counts.missed += was != HT_HERE || u->guess;
         d->counts.used += u->guess;
         u->guess = false;
     }
@@ -450,6 +451,13 @@ void ht_disk_use(ht_disk *d, const ht_cluster *clusters, const uint32_t *counts,
     else if (n)
         ht_cache_use(d->cache, clusters[0].layer, d->leaving, n, n_tokens > 1);
 }
+
+void ht_disk_remember(ht_disk *d, uint32_t layer, const uint32_t *experts, uint32_t n_tokens, uint32_t n_used)
+{
+    ht_cache_remember(d->cache, layer, experts, n_tokens, n_used);
+}
+
+uint64_t ht_disk_missed(const ht_disk *d) { return d->counts.missed; }
 
 ht_presence ht_disk_presence(const ht_disk *d, uint32_t layer, uint32_t expert)
 {

@@ -61,6 +61,8 @@ ht_status ht_disk_check(const ht_disk *d, ht_error *err);
  * all. */
 void ht_disk_use(ht_disk *d, const ht_cluster *clusters, const uint32_t *counts, uint32_t n, uint32_t n_tokens);
 
+void ht_disk_remember(ht_disk *d, uint32_t layer, const uint32_t *experts, uint32_t n_tokens, uint32_t n_used); /* see store.h */
+
 typedef enum ht_presence { HT_ABSENT, HT_COMING, HT_HERE } ht_presence;
 ht_presence ht_disk_presence(const ht_disk *d, uint32_t layer, uint32_t expert);
 size_t ht_disk_unit_bytes(const ht_disk *d, uint32_t layer); /* of its slot */
@@ -101,11 +103,13 @@ void ht_disk_fill(ht_disk *d);
 
 typedef struct ht_disk_counts {
     uint64_t wanted, hits;       /* units pinned that were not pinned before; of them here */
+    uint64_t missed;             /* of them, those that had to be read for it, foreseen or not */
     uint64_t foreseen, used;     /* units read ahead because they were foreseen as uncertain; of them needed next */
     uint64_t bytes;              /* read from the files, rounding counted */
     double wait_seconds;         /* in ht_disk_poll, waiting */
 } ht_disk_counts;
 ht_disk_counts ht_disk_get_counts(const ht_disk *d);
+uint64_t ht_disk_missed(const ht_disk *d); /* of the counts */
 ht_reader_info ht_disk_reader_info(const ht_disk *d);
 
 #endif

@@ -3,8 +3,9 @@
  * Which experts a model used lately, kept in a file between two runs, and the first filling of the slots by it; see disk.h.
  *
  * The file is a sealed GGUF without weights: hearth.heat.version (u32, 1), hearth.heat.model (fingerprint, string),
- * hearth.heat.layers, hearth.heat.experts (u32), hearth.heat.uses (f32 [layers * experts], each 0..1). Every byte of it is
- * untrusted: at worst the first tokens of a run wait a little more. */
+ * hearth.heat.layers, hearth.heat.experts (u32), hearth.heat.uses (f32 [layers * experts], each 0..1), hearth.heat.tokens (u8, may
+ * be missing: what the last tokens took, see ht_cache_get_tokens). Every byte of it is untrusted: at worst the first tokens of
+ * a run wait a little more. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -17,7 +18,7 @@ static ht_status take_heat(ht_disk *d, const ht_gguf *g, const char *path, const
 {
     uint32_t version = 0, layers = 0, experts = 0;
     ht_str model = { "", 0 };
-    const ht_kv *uses = ht_gguf_find(g, "hearth.heat.uses");
+    const ht_kv *uses = ht_gguf_find(g, "hearth.heat.uses"), *tokens = ht_gguf_find(g, "hearth.heat.tokens");
     ht_status st;
 
     if ((st = ht_gguf_need_u32(g, "hearth.heat.version", &version, err)) != HT_OK)
@@ -34,6 +35,9 @@ static ht_status take_heat(ht_disk *d, const ht_gguf *g, const char *path, const
     const size_t n = (size_t)layers * experts;
     if (!uses || uses->type != HT_KV_ARRAY || uses->elem != HT_KV_F32 || uses->n != n)
         return ht_fail(err, HT_EFORMAT, "%s: hearth.heat.uses is no list of %zu numbers", path, n);
+    if (tokens && (tokens->type != HT_KV_ARRAY || tokens->elem != HT_KV_U8 ||
+                   !ht_cache_set_tokens(d->cache, tokens->data, tokens->n)))
+        return ht_fail(err, HT_EFORMAT, "%s: hearth.heat.tokens is not of this many layers and experts", path);
     float *heat = malloc(n * sizeof *heat);
     if (!heat)
         return ht_fail(err, HT_ENOMEM, "heat of %zu experts", n);
@@ -59,23 +63,32 @@ ht_status ht_disk_read_heat(ht_disk *d, const char *path, const char *fingerprin
 ht_status ht_disk_write_heat(const ht_disk *d, const char *path, const char *fingerprint, ht_error *err)
 {
     const size_t n = (size_t)d->m->n_layer * d->n_expert;
+    const size_t n_tokens = ht_cache_tokens_bytes(d->cache);
     float *heat = malloc(n * sizeof *heat);
+    uint8_t *tokens = malloc(n_tokens + 1);
     ht_gguf_writer *w;
     ht_status st;
 
-    if (!heat)
+    if (!heat || !tokens) {
+        free(heat);
+        free(tokens);
         return ht_fail(err, HT_ENOMEM, "heat of %zu experts", n);
+    }
     ht_cache_get_heat(d->cache, heat);
+    ht_cache_get_tokens(d->cache, tokens);
     if ((st = ht_gguf_writer_open(&w, path, err)) == HT_OK) { /* a failure sticks and is told by close */
         ht_gguf_writer_set_u32(w, "hearth.heat.version", HEAT_VERSION);
         ht_gguf_writer_set_str(w, "hearth.heat.model", (ht_str){ fingerprint, strlen(fingerprint) });
         ht_gguf_writer_set_u32(w, "hearth.heat.layers", d->m->n_layer);
         ht_gguf_writer_set_u32(w, "hearth.heat.experts", d->n_expert);
         ht_gguf_writer_set_array(w, "hearth.heat.uses", HT_KV_F32, heat, n);
+        if (n_tokens)
+            ht_gguf_writer_set_array(w, "hearth.heat.tokens", HT_KV_U8, tokens, n_tokens);
         ht_gguf_writer_seal(w);
         st = ht_gguf_writer_close(&w, err);
     }
     free(heat);
+    free(tokens);
     return st;
 }
 

@@ -256,6 +256,8 @@ ht_status ht_ffn_choose(ht_ops *o, ht_forward *f, uint32_t il, uint32_t n, const
     for (uint32_t i = 0; i < n_items; i++)
         f->item_counts[i] = items[i].n_tokens;
     ht_store_used(f->store, f->clusters, f->item_counts, n_items, n);
+    if (n > 1)
+        ht_store_remember(f->store, il, f->expert_ids, n, f->m->layers[il].ffn.n_used);
     if (token)
         n_items = ht_miss_settle(f, il, items, n_items);
     const bool some = token && f->store->miss.on_miss == HT_MISS_LOW;

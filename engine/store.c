@@ -45,6 +45,7 @@ ht_status ht_store_more(ht_store *s, ht_ticket *t)
         t->to = t->n;
         return HT_OK;
     }
+    const uint64_t missed = ht_disk_missed(s->disk);
     for (uint32_t i = t->from; i < t->to; i++)
         if (ht_disk_presence(s->disk, t->clusters[i].layer, t->clusters[i].expert) == HT_COMING)
             coming += ht_disk_unit_bytes(s->disk, t->clusters[i].layer);
@@ -64,6 +65,10 @@ ht_status ht_store_more(ht_store *s, ht_ticket *t)
     }
     if (t->n)
         ht_disk_forget(s->disk, t->clusters[0].layer);
+    if (t->few) {
+        const uint64_t now = ht_disk_missed(s->disk) - missed;
+        s->missing[now < HT_N_MISSING ? now : HT_N_MISSING - 1]++;
+    }
     return HT_OK;
 }
 
@@ -71,6 +76,12 @@ void ht_store_used(ht_store *s, const ht_cluster *clusters, const uint32_t *coun
 {
     if (s->disk)
         ht_disk_use(s->disk, clusters, counts, n, n_tokens);
+}
+
+void ht_store_remember(ht_store *s, uint32_t layer, const uint32_t *experts, uint32_t n_tokens, uint32_t n_used)
+{
+    if (s->disk)
+        ht_disk_remember(s->disk, layer, experts, n_tokens, n_used);
 }
 
 static ht_status check_clusters(const ht_store *s, const ht_cluster *clusters, uint32_t n)

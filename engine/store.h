@@ -52,6 +52,7 @@ typedef struct ht_miss_rule {
     float skip_share; /* SKIP: share of the weights of a token's experts that may be left out in a layer */
     float route_bias; /* experts at hand are preferred by this share of the range of the router's scores; 0: not */
 } ht_miss_rule;
+enum { HT_N_MISSING = 17 };
 
 typedef struct ht_store {
     const ht_model *m;
@@ -60,6 +61,7 @@ typedef struct ht_store {
     ht_miss_rule miss;
     ht_prefetch prefetch;
     ht_store_judge judge;
+    uint64_t missing[HT_N_MISSING]; /* layers of single tokens by how many units had to be read for them; the last: as many or more */
     ht_neuron_block *blocks; /* [n_layer][2]: the experts', the shared expert's; NULL: nothing is reserved */
     uint8_t *memory;
     size_t reserved;         /* bytes of address space */
@@ -81,6 +83,8 @@ void ht_store_close(ht_store *s);
 
 /* counts: by how many tokens of the pass each cluster's expert was chosen; NULL: by all. */
 void ht_store_used(ht_store *s, const ht_cluster *clusters, const uint32_t *counts, uint32_t n, uint32_t n_tokens);
+/* Which experts [n_tokens][n_used] each token of a prompt took: what follows is foretold by those most like it. */
+void ht_store_remember(ht_store *s, uint32_t layer, const uint32_t *experts, uint32_t n_tokens, uint32_t n_used);
 /* batch: a pass of several tokens. cancel: looked at where reads have to be waited for, until release; NULL allowed. EINVAL: a
  * cluster that the model has not. */
 ht_status ht_store_want(ht_store *s, const ht_cluster *clusters, uint32_t n, bool batch, const ht_cancel *cancel, ht_ticket *t);

@@ -24,6 +24,8 @@ typedef struct sim {
     uint64_t *next;   /* [experts of all uses] index of the use in which the expert comes again; UINT64_MAX: never */
     uint64_t *latest; /* [n_unit] */
     float *heat;      /* [n_unit] */
+    uint8_t *tokens;  /* what the last tokens of an earlier replay took */
+    size_t n_tokens;  /* bytes of it */
     uint32_t *left;   /* [MOST_LEAVE] */
 } sim;
 
@@ -83,9 +85,10 @@ static void step(sim *s, ht_cache *c, const ht_use *u, hearth_cache_result *out)
     const bool first = !u->batch && u->token < FIRST_TOKENS + (s->uses.use[0].batch ? 1u : 0u);
     uint64_t hits = 0;
 
-    if (u->batch && u->n_tokens)
+    if (u->batch && u->n_tokens) {
         ht_cache_use_prompt(c, u->layer, ids, s->uses.counts + u->first, u->n, u->n_tokens);
-    else
+        ht_cache_remember(c, u->layer, s->uses.taken + u->tokens, u->n_tokens, u->n_taken);
+    } else
         ht_cache_use(c, u->layer, ids, u->n, u->batch);
     for (uint32_t k = 0; k < u->n; k++) {
         ht_cache_set_next_use(c, base + ids[k], s->next[u->first + k]);
@@ -113,6 +116,16 @@ static void step(sim *s, ht_cache *c, const ht_use *u, hearth_cache_result *out)
     }
 }
 
+/* What a heat file keeps. */
+static void keep(sim *s, const ht_cache *c)
+{
+    ht_cache_get_heat(c, s->heat);
+    s->n_tokens = ht_cache_tokens_bytes(c);
+    free(s->tokens);
+    if ((s->tokens = malloc(s->n_tokens + 1)))
+        ht_cache_get_tokens(c, s->tokens);
+}
+
 static ht_status replay(sim *s, hearth_cache_policy policy, uint64_t budget, bool warm, hearth_cache_result *out,
                         ht_error *err)
 {
@@ -125,48 +138,67 @@ static ht_status replay(sim *s, hearth_cache_policy policy, uint64_t budget, boo
         return st;
     if (warm) {
         ht_cache_set_heat(c, s->heat);
+        ht_cache_set_tokens(c, s->tokens, s->n_tokens);
         if (!fill(s, c, budget))
             st = ht_fail(err, HT_ENOMEM, "simulating a cache");
     }
     *out = (hearth_cache_result){ .policy = policy, .budget = budget };
     for (size_t i = 0; i < s->uses.n && st == HT_OK; i++)
         step(s, c, &s->uses.use[i], out);
-    ht_cache_get_heat(c, s->heat);
+    keep(s, c);
     ht_cache_close(c);
-    return st;
+    return st == HT_OK && !s->tokens ? ht_fail(err, HT_ENOMEM, "simulating a cache") : st;
 }
 
-hearth_status hearth_routes_simulate(const hearth_routes *r, hearth_cache_policy policy, uint64_t budget, bool warm,
-                                     hearth_cache_result *result, hearth_error *error)
+/* The uses of a record and when each expert comes again. */
+static ht_status look(sim *s, const hearth_routes *r, ht_error *err)
+{
+    ht_status st = ht_routes_uses(r, &s->uses, err);
+
+    if (st != HT_OK)
+        return st;
+    s->r = r;
+    if (!(s->next = malloc((r->n_rows + 1) * sizeof *s->next)))
+        return ht_fail(err, HT_ENOMEM, "simulating a cache");
+    look_ahead(s);
+    return HT_OK;
+}
+
+static void look_away(sim *s)
+{
+    ht_uses_free(&s->uses);
+    free(s->next);
+    s->next = NULL;
+}
+
+hearth_status hearth_routes_simulate(const hearth_routes *r, hearth_cache_policy policy, uint64_t budget,
+                                     const hearth_routes *earlier, hearth_cache_result *result, hearth_error *error)
 {
     ht_error *err = ht_profile_err(error);
     const size_t n_unit = (size_t)r->n_layer * r->n_expert;
     hearth_cache_result out;
-    sim s = { .r = r };
-    ht_status st;
+    sim s = { 0 };
+    ht_status st = HT_OK;
 
     if (!hearth_cache_policy_name(policy))
         return (hearth_status)ht_fail(err, HT_EINVAL, "there is no policy %d", (int)policy);
-    if ((st = ht_routes_uses(r, &s.uses, err)) != HT_OK)
-        return (hearth_status)st;
-    s.next = malloc((r->n_rows + 1) * sizeof *s.next);
+    if (earlier && (earlier->n_layer != r->n_layer || earlier->n_expert != r->n_expert))
+        return (hearth_status)ht_fail(err, HT_EMISMATCH, "the earlier record has %u layers of %u experts, this one %u of %u",
+                                      earlier->n_layer, earlier->n_expert, r->n_layer, r->n_expert);
     s.latest = malloc(n_unit * sizeof *s.latest);
     s.heat = calloc(n_unit, sizeof *s.heat);
     s.left = malloc(MOST_LEAVE * sizeof *s.left);
-    if (!s.next || !s.latest || !s.heat || !s.left) {
+    if (!s.latest || !s.heat || !s.left)
         st = ht_fail(err, HT_ENOMEM, "simulating a cache of %zu experts", n_unit);
-    } else {
-        look_ahead(&s);
+    if (st == HT_OK && earlier && (st = look(&s, earlier, err)) == HT_OK)
         st = replay(&s, policy, budget, false, &out, err);
-        if (st == HT_OK && warm)
-            st = replay(&s, policy, budget, true, &out, err);
-    }
-    if (st == HT_OK)
+    look_away(&s);
+    if (st == HT_OK && (st = look(&s, r, err)) == HT_OK && (st = replay(&s, policy, budget, earlier != NULL, &out, err)) == HT_OK)
         ht_profile_result(result, &out, sizeof out);
-    free(s.next);
+    look_away(&s);
     free(s.latest);
     free(s.heat);
+    free(s.tokens);
     free(s.left);
-    ht_uses_free(&s.uses);
     return (hearth_status)st;
 }

@@ -320,10 +320,11 @@ typedef struct hearth_cache_result {
     uint64_t first_uses, first_hits; /* of the first 16 of these */
 } hearth_cache_result;
 /* Replays a record through a cache of `budget` bytes: a prompt is one batch, each layer and expert once in first-seen order;
- * then by token, layer and slot. Experts of one layer and token are held together where the budget allows it. warm: as a
- * second start: the heat that a first replay ended with is known, and the cache is filled with the hottest. */
+ * then by token, layer and slot. Experts of one layer and token are held together where the budget allows it. earlier (NULL
+ * allowed, r allowed): as a second start: what a heat file keeps of a replay of that record, of the same shape, is known, and the
+ * cache is filled with the hottest. EMISMATCH: it is of another shape. */
 HEARTH_API hearth_status hearth_routes_simulate(const hearth_routes *r, hearth_cache_policy policy, uint64_t budget,
-                                                bool warm, hearth_cache_result *out, hearth_error *err);
+                                                const hearth_routes *earlier, hearth_cache_result *out, hearth_error *err);
 /* Hit-rate curves of these results as one HTML page that needs nothing beside it. */
 HEARTH_API hearth_status hearth_routes_report(const hearth_routes *r, const hearth_cache_result *results, size_t n,
                                               const char *path, hearth_error *err);

@@ -85,6 +85,7 @@ void ht_uses_free(ht_uses *u)
     free(u->use);
     free(u->experts);
     free(u->counts);
+    free(u->taken);
     free(u->weights);
     free(u->token_at);
     *u = (ht_uses){ 0 };
@@ -94,12 +95,15 @@ void ht_uses_free(ht_uses *u)
  * an expert in the use, from 1. */
 static void add_batch(const hearth_routes *r, size_t from, size_t to, ht_uses *u, size_t *n_ids, uint32_t *at)
 {
+    size_t n_taken = from; /* a row of the file each */
+
     for (uint32_t il = 0; il < r->n_layer; il++) {
-        ht_use use = { .layer = il, .token = u->n_tokens, .first = *n_ids, .batch = true };
+        ht_use use = { .layer = il, .token = u->n_tokens, .first = *n_ids, .tokens = n_taken, .batch = true };
         for (size_t k = from; k < to; k++) {
             if (r->rows[k].layer != il)
                 continue;
             use.n_tokens += r->rows[k].slot == 0;
+            u->taken[n_taken++] = r->rows[k].expert;
             if (at[r->rows[k].expert]) {
                 u->counts[use.first + at[r->rows[k].expert] - 1]++;
                 continue;
@@ -112,6 +116,8 @@ static void add_batch(const hearth_routes *r, size_t from, size_t to, ht_uses *u
         }
         for (uint32_t i = 0; i < use.n; i++)
             at[u->experts[use.first + i]] = 0;
+        if (use.n_tokens && (n_taken - use.tokens) % use.n_tokens == 0)
+            use.n_taken = (uint32_t)((n_taken - use.tokens) / use.n_tokens);
         if (use.n)
             u->use[u->n++] = use;
     }
@@ -145,9 +151,10 @@ ht_status ht_routes_uses(const hearth_routes *r, ht_uses *out, ht_error *err)
     *out = (ht_uses){ .use = calloc(n, sizeof *out->use),
                       .experts = malloc(n * sizeof *out->experts),
                       .counts = calloc(n, sizeof *out->counts),
+                      .taken = calloc(n, sizeof *out->taken),
                       .weights = malloc(n * sizeof *out->weights),
                       .token_at = calloc(n + 1, sizeof *out->token_at) };
-    if (!at || !out->use || !out->experts || !out->counts || !out->weights || !out->token_at) {
+    if (!at || !out->use || !out->experts || !out->counts || !out->taken || !out->weights || !out->token_at) {
         ht_uses_free(out);
         free(at);
         return ht_fail(err, HT_ENOMEM, "routing of %zu rows", r->n_rows);

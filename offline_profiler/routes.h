@@ -37,12 +37,15 @@ typedef struct ht_use {
     uint32_t layer, n, token; /* token: counts steps; a prompt is one */
     size_t first;             /* in experts, weights */
     uint32_t n_tokens;        /* of a batch */
+    size_t tokens;            /* of a batch, in taken: [n_tokens][n_taken] */
+    uint32_t n_taken;         /* by each token; 0: by some more than by others */
     bool batch;
 } ht_use;
 
 typedef struct ht_uses {
     ht_use *use;
     size_t n;
+    uint32_t *taken;            /* what each token of a prompt took */
     uint32_t *experts, *counts; /* counts: of a batch, tokens that took this expert */
     float *weights;
     uint32_t n_tokens, n_generated;

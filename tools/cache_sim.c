@@ -16,6 +16,7 @@ static const ht_flag own_flags[] = {
       "sizes of the cache, as 250M,6G or 10%,25% of all experts; default 10%,15%,20%,25%,33%" },
     { 0, "warm", NULL, HT_FLAG_SWITCH, AT(warm), 0, 0, NULL, NULL,
       "as a second start: heat is known from a first replay, and the cache is filled with the hottest" },
+    { 0, "after", "TRACE", HT_FLAG_TEXT, AT(after), 0, 0, NULL, NULL, "the same, heat being of this earlier record" },
     { 0, "predictors", NULL, HT_FLAG_SWITCH, AT(predictors), 0, 0, NULL, NULL,
       "tell how well a layer's experts are foreseen from the layers and tokens before, in place of the caches" },
     { 0, "html", "FILE", HT_FLAG_TEXT, AT(report), 0, 0, NULL, NULL, "draw the hit-rate curves as a page" },
@@ -126,7 +127,7 @@ static int print_json(const hearth_routes_info *info, const hearth_cache_result 
     return ht_report_print(j);
 }
 
-static int caches(const ht_options *o, const hearth_routes *routes, const hearth_routes_info *info)
+static int caches(const ht_options *o, const hearth_routes *routes, const hearth_routes *earlier, const hearth_routes_info *info)
 {
     uint64_t budgets[MAX_BUDGETS];
     hearth_error err = { 0 };
@@ -141,7 +142,7 @@ static int caches(const ht_options *o, const hearth_routes *routes, const hearth
     }
     for (size_t i = 0; i < n * N_POLICIES && !status; i++) {
         results[i].size = sizeof results[i];
-        if (hearth_routes_simulate(routes, (hearth_cache_policy)(i % N_POLICIES), budgets[i / N_POLICIES], o->warm,
+        if (hearth_routes_simulate(routes, (hearth_cache_policy)(i % N_POLICIES), budgets[i / N_POLICIES], earlier,
                                    &results[i], &err) != HEARTH_OK)
             status = ht_call_failed(&err, false);
         else if (!ht_console_progress(NULL, "replaying", ++done, n * N_POLICIES))
@@ -151,9 +152,9 @@ static int caches(const ht_options *o, const hearth_routes *routes, const hearth
     if (!status && o->report && hearth_routes_report(routes, results, n * N_POLICIES, o->report, &err) != HEARTH_OK)
         status = ht_call_failed(&err, false);
     if (!status && o->json)
-        status = print_json(info, results, n, o->warm);
+        status = print_json(info, results, n, earlier != NULL);
     else if (!status) {
-        print_table(info, results, n, o->warm);
+        print_table(info, results, n, earlier != NULL);
         status = ht_stdout_done(HT_EXIT_OK);
     }
     free(results);
@@ -199,7 +200,7 @@ static int predictors(const ht_options *o, const hearth_routes *routes, const he
 
 static int run(const ht_options *o)
 {
-    hearth_routes *routes = NULL;
+    hearth_routes *routes = NULL, *earlier = NULL;
     hearth_routes_info info = { .size = sizeof info };
     hearth_error err = { 0 };
     const char *trace = o->positional[0];
@@ -209,10 +210,17 @@ static int run(const ht_options *o)
         return status;
     if (o->predictors && o->report)
         return ht_usage_error("--html draws caches, not --predictors");
+    if (o->warm && o->after)
+        return ht_usage_error("--warm is --after the same record: give one of them");
     if (hearth_routes_read(&routes, trace, &err) != HEARTH_OK)
         return ht_call_failed(&err, false);
+    if (o->after && hearth_routes_read(&earlier, o->after, &err) != HEARTH_OK) {
+        hearth_routes_close(&routes);
+        return ht_call_failed(&err, false);
+    }
     hearth_routes_get_info(routes, &info);
-    status = o->predictors ? predictors(o, routes, &info) : caches(o, routes, &info);
+    status = o->predictors ? predictors(o, routes, &info) : caches(o, routes, o->warm ? routes : earlier, &info);
+    hearth_routes_close(&earlier);
     hearth_routes_close(&routes);
     return status;
 }

@@ -73,7 +73,7 @@ typedef struct ht_options {
     const char *type, *widths;
     bool per_expert, pure;
     ht_size target;
-    const char *budgets, *trace;
+    const char *budgets, *trace, *after;
     bool warm, predictors;
 } ht_options;
 

@@ -13,16 +13,21 @@
 /* HEAT. What leaves is the unit whose next use is expected to be farthest away, in rounds of all layers: the part of a round
  * until its layer is computed again, and unless it is used then, 1 / (its share of uses per round) rounds.
  *   share   a mean of moving averages of different memory, which know what the text is about now and what the model is like
- *   then    what followed the most similar of the last tokens: those whose experts, in the layers so far, were most like
- *           this one's. Each layer is foretold when it was used, and again twice as the token becomes clearer.
- * The constants are from a search over recorded routing; docs/experts.md tells of it. */
-enum { AVERAGES = 3, MEMORY = 256, SIMILAR = 44 };
-static const float DECAY[AVERAGES] = { 0.519f, 0.936f, 0.9898f }, PART[AVERAGES] = { 0.17f, 0.68f, 0.15f };
+ *   then    what the most similar of the last tokens used: those whose experts, in the layers so far, were most like this
+ *           one's. A layer that is still to come for this token is foretold a few layers before; a layer that was used, for
+ *           the next token, then and again twice as the token becomes clearer
+ * Waiting has an end: nobody keeps a place for longer than places last, which is in proportion to the tokens whose experts
+ * all would find room (PATIENCE). The constants are from a search over recorded routing; docs/experts.md tells of it. */
+enum { AVERAGES = 3, MEMORY = 256, SIMILAR = 38 };
+static const float DECAY[AVERAGES] = { 0.385f, 0.949f, 0.9804f }, PART[AVERAGES] = { 0.17f, 0.73f, 0.1f };
 static const float PROMPT = 0.39f; /* what a token of a prompt is worth */
-static const float FLOOR = 0.066f; /* of a share: nothing is never used */
-static const double ROUND = 1.72;  /* what a whole round is worth */
-static const float FORGET = 1.0f / 8.2f, SHARP = 7.6f, DOUBT = 0.55f; /* likeness: per layer; its worth; weight of the share */
-static const uint32_t AGAIN[] = { 0, 4, 16 }; /* layers ago */
+static const float FLOOR = 0.09f;  /* of a share: nothing is never used */
+static const double ROUND = 1.23;  /* what a whole round is worth */
+static const float PATIENCE = 1.8f;
+static const float FORGET = 1.0f / 18.6f;                              /* of likeness, per layer */
+static const float SHARP = 7.8f, DOUBT = 0.21f;                        /* what likeness is worth; weight of the share */
+static const float SHARP_NEXT = 7.2f, DOUBT_NEXT = 0.55f;              /* the same where it is about the next token */
+static const uint32_t AGAIN[] = { 0, 4, 16 }, AHEAD[] = { 1, 2, 4, 8, 16 }; /* layers ago, and to come */
 /* A unit that is only foreseen counts as used every other time. */
 static const double FORESEEN = 1.0;
 
@@ -33,6 +38,7 @@ typedef struct layer {
     double offset;      /* added to the keys of its units */
     float seen[AVERAGES]; /* what the moving averages of a unit that is always used would be */
     int32_t first;      /* unit that leaves first; NONE: all are pinned or away; DIRTY: not known */
+    uint32_t n_used;    /* by the last token */
 } layer;
 
 struct ht_cache {
@@ -40,17 +46,20 @@ struct ht_cache {
     uint32_t n_layer, n_expert, n_unit;
     uint64_t budget, used, clock, random;
     uint32_t now;       /* the layer used last */
+    uint64_t cycle;     /* bytes that one token uses */
+    float longest;      /* rounds that waiting for a unit may count */
     layer *layers;      /* [n_layer] */
     double *key;        /* [n_unit] */
     uint64_t *last;     /* [n_unit] clock of the last use */
     float *average[AVERAGES]; /* [n_unit] moving averages of uses */
-    float *share;       /* [n_unit] */
+    float *share, *wait; /* [n_unit] and 1 / share */
     /* The last tokens: what they used, and how like they are to the one that is computed. */
     uint64_t *taken;    /* [MEMORY][n_layer][words] bits of experts */
     uint32_t words, token, n_token; /* token: the one computed, a place in the ring; n_token: that are remembered before it */
     float alike[MEMORY], likeness;  /* likeness: of a token to itself */
     bool follows[MEMORY];           /* the token before it in the ring is the one before it in the text */
     bool in_token;
+    uint32_t n_prompt, prompt_layer; /* tokens of a prompt that are being remembered, as far as this layer; 0: none */
     float *then;        /* [n_expert] scratch */
     uint32_t *count;    /* [n_unit] */
     uint32_t *pins;     /* [n_unit] */
@@ -68,12 +77,28 @@ static void set_share(ht_cache *c, uint32_t unit)
     for (int i = 0; i < AVERAGES; i++)
         share += l->seen[i] > 0.0f ? PART[i] * c->average[i][unit] / l->seen[i] : 0.0f;
     c->share[unit] = share < 1.0f ? share : 1.0f;
+    c->wait[unit] = 1.0f / c->share[unit];
 }
 
 /* then: chance of being used the next time that its layer is computed. */
 static double heat_key(const ht_cache *c, uint32_t unit, float then)
 {
-    return then < 1.0f ? (double)((1.0f - then) / c->share[unit]) : 0.0;
+    const float wait = c->wait[unit] < c->longest ? c->wait[unit] : c->longest;
+    return then < 1.0f ? (double)((1.0f - then) * wait) : 0.0;
+}
+
+static void set_patience(ht_cache *c)
+{
+    c->longest = c->cycle ? PATIENCE * (float)((double)c->budget / (double)c->cycle) : INFINITY;
+}
+
+static void count_cycle(ht_cache *c, layer *l, uint32_t n)
+{
+    if (l->n_used == n)
+        return;
+    c->cycle += n * l->unit_bytes - l->n_used * l->unit_bytes;
+    l->n_used = n;
+    set_patience(c);
 }
 
 static void set_key(ht_cache *c, uint32_t unit, double key)
@@ -195,6 +220,25 @@ static uint32_t before(const ht_cache *c, uint32_t ago)
     return (c->token + MEMORY - ago) % MEMORY;
 }
 
+void ht_cache_remember(ht_cache *c, uint32_t il, const uint32_t *experts, uint32_t n_tokens, uint32_t n_used)
+{
+    const uint32_t n = n_tokens < MEMORY ? n_tokens : MEMORY - 1;
+
+    if (c->kind != HT_CACHE_HEAT || !n)
+        return;
+    if (n != c->n_prompt || il <= c->prompt_layer)
+        for (uint32_t i = 0; i < n; i++)
+            begin_token(c, i > 0);
+    c->n_prompt = n;
+    c->prompt_layer = il;
+    experts += (size_t)(n_tokens - n) * n_used;
+    for (uint32_t i = 0; i < n; i++) {
+        uint64_t *bits = taken(c, before(c, n - 1 - i), il);
+        for (uint32_t k = 0; k < n_used; k++)
+            bits[experts[i * n_used + k] / 64] |= 1ull << experts[i * n_used + k] % 64;
+    }
+}
+
 /* The token computed takes these in layer il. */
 static void compare(ht_cache *c, uint32_t il, const uint32_t *experts, uint32_t n)
 {
@@ -230,42 +274,57 @@ static float least_alike(const ht_cache *c)
     return (float)b / BINS * c->likeness;
 }
 
-/* What layer il, used by this token, will be asked for by the next one: its keys. */
-static void foretell(ht_cache *c, uint32_t il, const uint32_t *similar, const float *weight, uint32_t n)
+typedef struct likely {
+    uint32_t token[MEMORY], n;
+    float weight[MEMORY], doubt;
+} likely;
+
+/* What layer il will be asked for when it is computed next: its keys. */
+static void foretell(ht_cache *c, uint32_t il, const likely *by)
 {
     const uint32_t base = il * c->n_expert;
-    float sum = DOUBT;
+    float sum = by->doubt;
 
+    if (!c->layers[il].unit_bytes)
+        return;
     for (uint32_t e = 0; e < c->n_expert; e++)
-        c->then[e] = DOUBT * c->share[base + e];
-    for (uint32_t i = 0; i < n; i++) {
-        const uint64_t *bits = taken(c, similar[i], il);
-        sum += weight[i];
+        c->then[e] = by->doubt * c->share[base + e];
+    for (uint32_t i = 0; i < by->n; i++) {
+        const uint64_t *bits = taken(c, by->token[i], il);
+        sum += by->weight[i];
         for (uint32_t w = 0; w < c->words; w++)
             for (uint64_t b = bits[w]; b; b &= b - 1)
-                c->then[w * 64 + (uint32_t)__builtin_ctzll(b)] += weight[i];
+                c->then[w * 64 + (uint32_t)__builtin_ctzll(b)] += by->weight[i];
     }
+    sum = 1.0f / sum;
     for (uint32_t e = 0; e < c->n_expert; e++)
-        c->key[base + e] = heat_key(c, base + e, c->then[e] / sum);
+        c->key[base + e] = heat_key(c, base + e, c->then[e] * sum);
     c->layers[il].first = DIRTY;
 }
 
 static void foretell_some(ht_cache *c, uint32_t il)
 {
-    uint32_t similar[MEMORY], n = 0;
-    float weight[MEMORY];
+    likely now = { .doubt = DOUBT }, next = { .doubt = DOUBT_NEXT };
     const float least = least_alike(c);
 
-    for (uint32_t ago = 2; ago <= c->n_token; ago++) { /* of the last one what follows is being computed */
+    for (uint32_t ago = 1; ago <= c->n_token; ago++) {
         const uint32_t t = before(c, ago), after = before(c, ago - 1);
-        if (!c->follows[after] || c->alike[t] < least)
+        if (c->alike[t] < least)
             continue;
-        similar[n] = after;
-        weight[n++] = expf(SHARP * (c->alike[t] / c->likeness - 0.5f));
+        const float likeness = c->alike[t] / c->likeness - 0.5f;
+        now.token[now.n] = t;
+        now.weight[now.n++] = expf(SHARP * likeness);
+        if (ago > 1 && c->follows[after]) { /* of the last one what follows is being computed */
+            next.token[next.n] = after;
+            next.weight[next.n++] = expf(SHARP_NEXT * likeness);
+        }
     }
     for (size_t i = 0; i < sizeof AGAIN / sizeof *AGAIN; i++)
-        if (AGAIN[i] <= il && c->layers[il - AGAIN[i]].unit_bytes)
-            foretell(c, il - AGAIN[i], similar, weight, n);
+        if (AGAIN[i] <= il)
+            foretell(c, il - AGAIN[i], &next);
+    for (size_t i = 0; i < sizeof AHEAD / sizeof *AHEAD; i++)
+        if (il + AHEAD[i] < c->n_layer)
+            foretell(c, il + AHEAD[i], &now);
 }
 
 /* ---- Use ---- */
@@ -295,8 +354,10 @@ static void warm_up(ht_cache *c, uint32_t il, const uint32_t *experts, const uin
         c->in_token = false;
     } else {
         if (!c->in_token || il <= c->now)
-            begin_token(c, c->in_token);
+            begin_token(c, c->in_token || c->n_prompt);
         c->in_token = true;
+        c->n_prompt = 0;
+        count_cycle(c, l, n);
         compare(c, il, experts, n);
         foretell_some(c, il);
     }
@@ -365,6 +426,7 @@ uint32_t ht_cache_set_budget(ht_cache *c, uint64_t budget, uint32_t *out, uint32
 {
     uint32_t n = 0;
     c->budget = budget;
+    set_patience(c);
     while (c->used > budget && n < max) {
         const int32_t u = first_to_leave(c);
         if (u == NONE)
@@ -407,6 +469,41 @@ void ht_cache_set_heat(ht_cache *c, const float *heat)
     }
 }
 
+static size_t token_bytes(const ht_cache *c) { return 1 + (size_t)c->n_layer * ((c->n_expert + 7) / 8); }
+
+size_t ht_cache_tokens_bytes(const ht_cache *c) { return c->n_token * token_bytes(c); }
+
+void ht_cache_get_tokens(const ht_cache *c, uint8_t *out)
+{
+    for (uint32_t ago = c->n_token; ago-- > 0;) {
+        *out++ = c->follows[before(c, ago)];
+        for (uint32_t il = 0; il < c->n_layer; il++)
+            for (uint32_t e = 0; e < c->n_expert; e += 8)
+                *out++ = (uint8_t)(taken(c, before(c, ago), il)[e / 64] >> e % 64);
+    }
+}
+
+bool ht_cache_set_tokens(ht_cache *c, const uint8_t *tokens, size_t bytes)
+{
+    const size_t n = bytes / token_bytes(c), from = n < MEMORY ? 0 : n - (MEMORY - 1);
+
+    if (c->kind != HT_CACHE_HEAT || bytes % token_bytes(c))
+        return false;
+    c->in_token = false;
+    c->n_token = 0;
+    tokens += from * token_bytes(c);
+    for (size_t i = from; i < n; i++) {
+        begin_token(c, i > from && *tokens == 1);
+        tokens++;
+        for (uint32_t il = 0; il < c->n_layer; il++)
+            for (uint32_t e = 0; e < c->n_expert; e += 8) {
+                const uint32_t left = c->n_expert - e;
+                taken(c, c->token, il)[e / 64] |= (uint64_t)(*tokens++ & (left < 8 ? (1u << left) - 1 : 255u)) << e % 64;
+            }
+    }
+    return true;
+}
+
 /* ---- Open and close ---- */
 
 ht_status ht_cache_open(ht_cache **out, const ht_cache_params *p, ht_error *err)
@@ -433,6 +530,7 @@ ht_status ht_cache_open(ht_cache **out, const ht_cache_params *p, ht_error *err)
     for (int a = 0; a < AVERAGES; a++)
         averages &= (c->average[a] = calloc(n, sizeof *c->average[a])) != NULL;
     c->share = calloc(n, sizeof *c->share);
+    c->wait = calloc(n, sizeof *c->wait);
     c->words = (p->n_expert + 63) / 64;
     c->taken = calloc(p->kind == HT_CACHE_HEAT ? (size_t)MEMORY * p->n_layer * c->words : 1, sizeof *c->taken);
     c->then = calloc(p->n_expert, sizeof *c->then);
@@ -440,7 +538,8 @@ ht_status ht_cache_open(ht_cache **out, const ht_cache_params *p, ht_error *err)
     c->pins = calloc(n, sizeof *c->pins);
     c->held_at = calloc(n, sizeof *c->held_at);
     c->held = calloc(n, sizeof *c->held);
-    if (!c->layers || !c->key || !c->last || !averages || !c->share || !c->taken || !c->then || !c->count || !c->pins || !c->held_at || !c->held) {
+    if (!c->layers || !c->key || !c->last || !averages || !c->share || !c->wait || !c->taken || !c->then || !c->count ||
+        !c->pins || !c->held_at || !c->held) {
         ht_cache_close(c);
         return ht_fail(err, HT_ENOMEM, "expert cache of %llu units", (unsigned long long)n);
     }
@@ -448,6 +547,7 @@ ht_status ht_cache_open(ht_cache **out, const ht_cache_params *p, ht_error *err)
         c->layers[i].unit_bytes = p->unit_bytes[i];
         c->layers[i].first = DIRTY;
     }
+    set_patience(c);
     for (uint32_t u = 0; u < c->n_unit; u++) {
         set_share(c, u);
         c->key[u] = c->kind == HT_CACHE_HEAT ? heat_key(c, u, c->share[u]) : c->kind == HT_CACHE_BELADY ? INFINITY : 0.0;
@@ -467,6 +567,7 @@ void ht_cache_close(ht_cache *c)
     for (int a = 0; a < AVERAGES; a++)
         free(c->average[a]);
     free(c->share);
+    free(c->wait);
     free(c->taken);
     free(c->then);
     free(c->count);

@@ -47,6 +47,9 @@ void ht_cache_use(ht_cache *c, uint32_t layer, const uint32_t *experts, uint32_t
  * first tokens that are generated live on it. */
 void ht_cache_use_prompt(ht_cache *c, uint32_t layer, const uint32_t *experts, const uint32_t *counts, uint32_t n,
                          uint32_t n_tokens);
+/* Which experts [n_tokens][n_used] each token of a prompt's chunk took, layer by layer in ascending order: what similar tokens take is
+ * foretold by them. Counts as no use. */
+void ht_cache_remember(ht_cache *c, uint32_t layer, const uint32_t *experts, uint32_t n_tokens, uint32_t n_used);
 /* Room for a unit that is not held: which units leave, into out[max]; they count as gone and the unit as held. Returns their
  * number; UINT32_MAX: not possible (all else is pinned, or the budget is under its size), nothing is changed then. ahead: the unit is only
  * foreseen; it may only displace what is worth less, else UINT32_MAX. next_use: for BELADY, position of the unit's next use. */
@@ -62,5 +65,11 @@ void ht_cache_set_next_use(ht_cache *c, uint32_t unit, uint64_t at);
 /* Heat of all units, [n_layer * n_expert], for a file between two runs; order of first filling: hottest first. */
 void ht_cache_get_heat(const ht_cache *c, float *heat);
 void ht_cache_set_heat(ht_cache *c, const float *heat);
+/* What the last tokens took, for the same file: for each token, oldest first, a byte that is 1 where the one before it is the one
+ * before it in the text, then n_layer times (n_expert + 7) / 8 bytes of bits. get: into out[ht_cache_tokens_bytes]. set: the last
+ * ones of them; whatever the bytes hold is allowed. False: they are not whole tokens of such a model, nothing is changed. */
+size_t ht_cache_tokens_bytes(const ht_cache *c);
+void ht_cache_get_tokens(const ht_cache *c, uint8_t *out);
+bool ht_cache_set_tokens(ht_cache *c, const uint8_t *tokens, size_t bytes);
 
 #endif

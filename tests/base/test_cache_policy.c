@@ -46,7 +46,11 @@ Test(cache_policy, budgets_and_pins_hold_whatever_happens)
         for (int i = 0; i < 4000; i++) {
             uint32_t u = rnd(UNITS), n = 0, two[2] = { rnd(EXPERTS - 1), EXPERTS - 1 };
             switch (rnd(7)) {
-            case 0: ht_cache_use(c, u / EXPERTS, two, 2, rnd(4) == 0); break;
+            case 0:
+                if (rnd(8) == 0)
+                    ht_cache_remember(c, u / EXPERTS, two, 1, 2);
+                ht_cache_use(c, u / EXPERTS, two, 2, rnd(4) == 0);
+                break;
             case 1:
                 if (held[u] && rnd(2)) {
                     ht_cache_pin(c, u, true);
@@ -160,6 +164,64 @@ Test(cache_policy, belady_is_the_optimum)
         for (int kind = 0; kind < KINDS; kind++)
             cr_assert_geq(misses((ht_cache_kind)kind, units, 14), best, "round %d, kind %d", round, kind);
     }
+}
+
+/* Tokens of a text in which what a token takes in layer 0 says all about its other layers, and nothing about the next token. */
+static uint32_t walk(ht_cache *c, const uint32_t *kinds, uint32_t n)
+{
+    uint32_t out[32], hits = 0;
+    for (uint32_t t = 0; t < n; t++)
+        for (uint32_t il = 0; il < 4; il++) {
+            const uint32_t e = (kinds[t] + il * 3) % 8, unit = il * 8 + e;
+            ht_cache_use(c, il, &e, 1, false);
+            hits += ht_cache_holds(c, unit);
+            cr_assert(ht_cache_holds(c, unit) || ht_cache_admit(c, unit, false, out, 32) != UINT32_MAX);
+        }
+    return hits;
+}
+
+Test(cache_policy, what_similar_tokens_took_is_worth_keeping)
+{
+    static const uint64_t one[4] = { 1, 1, 1, 1 };
+    const ht_cache_params p = { .kind = HT_CACHE_HEAT, .n_layer = 4, .n_expert = 8, .unit_bytes = one, .budget = 14 };
+    uint32_t kinds[400], taken[400 * 4][1];
+    ht_cache *lru, *heat, *told, *again;
+    ht_cache_params q = p;
+    for (uint32_t i = 0; i < 400; i++)
+        kinds[i] = rnd(8);
+    q.kind = HT_CACHE_LRU;
+    cr_assert(!ht_cache_open(&lru, &q, NULL) && !ht_cache_open(&heat, &p, NULL) && !ht_cache_open(&told, &p, NULL) &&
+              !ht_cache_open(&again, &p, NULL));
+    for (uint32_t il = 0; il < 4; il++) { /* the first half as a prompt of which nothing was counted as used */
+        for (uint32_t i = 0; i < 400; i++)
+            taken[i][0] = (kinds[i] + il * 3) % 8;
+        ht_cache_remember(told, il, taken[0], 200, 1);
+    }
+    const uint32_t by_lru = walk(lru, kinds + 200, 200), cold = walk(heat, kinds + 200, 200),
+                   after_prompt = walk(told, kinds + 200, 200);
+    cr_expect_gt(cold, by_lru + 40);
+    cr_expect_geq(after_prompt, cold);
+    /* What a heat file keeps of the tokens. */
+    const size_t bytes = ht_cache_tokens_bytes(told);
+    uint8_t *kept = calloc(bytes + 1, 1), *back = calloc(bytes + 1, 1);
+    cr_assert_eq(bytes, 255u * (1 + 4));
+    ht_cache_get_tokens(told, kept);
+    cr_expect(!ht_cache_set_tokens(again, kept, bytes - 1));
+    cr_expect(!ht_cache_set_tokens(lru, kept, bytes));
+    cr_assert(ht_cache_set_tokens(again, kept, bytes));
+    ht_cache_get_tokens(again, back);
+    kept[0] = 0; /* nothing is known of what came before the first */
+    cr_expect_arr_eq(kept, back, bytes);
+    for (size_t i = 0; i < bytes; i++)
+        kept[i] = (uint8_t)rnd(256);
+    cr_expect(ht_cache_set_tokens(again, kept, bytes), "whatever it holds");
+    walk(again, kinds, 400);
+    free(kept);
+    free(back);
+    ht_cache_close(lru);
+    ht_cache_close(heat);
+    ht_cache_close(told);
+    ht_cache_close(again);
 }
 
 Test(cache_policy, heat_goes_from_one_cache_to_the_next)
