@@ -117,7 +117,7 @@ static ht_status encode(maker *k, const ht_part *p, const ht_part *to, uint8_t *
             continue;
         }
         ht_type_dequant((ht_type)p->type, raw, (uint64_t)n * p->k, values);
-        ht_type_quantise((ht_type)to->type, values, (uint64_t)n * p->k, dst);
+        ht_type_quantise_coarse((ht_type)to->type, values, (uint64_t)n * p->k, dst);
     }
     return HT_OK;
 }

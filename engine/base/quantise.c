@@ -212,6 +212,12 @@ static ht_quantise_fn *const quantise[HT_TYPE_MAX] = {
     [HT_Q6_K] = ht_quantise_q6_k,    [HT_IQ4_NL] = ht_quantise_iq4_nl, [HT_IQ4_XS] = ht_quantise_iq4_xs,
 };
 
+/* Those that have a quicker way. */
+static ht_quantise_fn *const coarse[HT_TYPE_MAX] = {
+    [HT_Q2_K] = ht_quantise_q2_k_coarse, [HT_Q3_K] = ht_quantise_q3_k_coarse, [HT_Q4_K] = ht_quantise_q4_k_coarse,
+    [HT_Q5_K] = ht_quantise_q5_k_coarse, [HT_Q6_K] = ht_quantise_q6_k_coarse,
+};
+
 bool ht_type_can_quantise(ht_type type)
 {
     return type == HT_F32 || type == HT_F16 || type == HT_BF16 || ((uint32_t)type < HT_TYPE_MAX && quantise[type]);
@@ -226,14 +232,14 @@ static uint16_t to_bf16(float f)
     return (uint16_t)((v.u + 0x7fff + (v.u >> 16 & 1)) >> 16);
 }
 
-static void quantise_blocks(ht_type type, const ht_type_info *t, const float *src, uint64_t k, uint8_t *dst)
+static void quantise_blocks(ht_quantise_fn *fn, const ht_type_info *t, const float *src, uint64_t k, uint8_t *dst)
 {
     float x[256];
 
     for (uint64_t i = 0; i < k / t->block; i++, src += t->block, dst += t->block_bytes) {
         for (int j = 0; j < t->block; j++)
             x[j] = ht_abs(src[j]) <= 3.4028235e38f ? src[j] : 0.0f;
-        quantise[type](x, dst);
+        fn(x, dst);
     }
 }
 
@@ -252,8 +258,16 @@ void ht_type_quantise(ht_type type, const float *src, uint64_t k, void *dst)
         for (uint64_t i = 0; i < k; i++)
             ht_put16(p + 2 * i, to_bf16(src[i]));
     } else {
-        quantise_blocks(type, ht_type_get(type), src, k, p);
+        quantise_blocks(quantise[type], ht_type_get(type), src, k, p);
     }
+}
+
+void ht_type_quantise_coarse(ht_type type, const float *src, uint64_t k, void *dst)
+{
+    if ((uint32_t)type < HT_TYPE_MAX && coarse[type])
+        quantise_blocks(coarse[type], ht_type_get(type), src, k, dst);
+    else
+        ht_type_quantise(type, src, k, dst);
 }
 
 uint32_t ht_type_fitting(uint32_t type, uint64_t k)

@@ -6,6 +6,7 @@
 #ifndef HT_BASE_QUANTISE_IMPL_H
 #define HT_BASE_QUANTISE_IMPL_H
 
+#include <stdbool.h>
 #include <string.h>
 
 #include "engine/base/types.h"
@@ -14,7 +15,8 @@ typedef void ht_quantise_fn(const float *src, uint8_t *dst);
 
 /* quantise_k.c: scale searches */
 ht_quantise_fn ht_quantise_q2_k, ht_quantise_q3_k, ht_quantise_q4_k, ht_quantise_q5_k, ht_quantise_q6_k,
-    ht_quantise_iq4_nl, ht_quantise_iq4_xs;
+    ht_quantise_iq4_nl, ht_quantise_iq4_xs, ht_quantise_q2_k_coarse, ht_quantise_q3_k_coarse, ht_quantise_q4_k_coarse,
+    ht_quantise_q5_k_coarse, ht_quantise_q6_k_coarse;
 
 static inline float ht_abs(float v)
 {

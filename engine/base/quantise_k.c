@@ -15,6 +15,8 @@
  * stored. The loops run over 16 values without a carry between them, so that they vectorise without reordering float
  * sums.
  *
+ * The coarse encoders of Q2_K to Q6_K try few scales and do not go back to them: for copies that are made while somebody waits.
+ *
  * Owner: no state. Threads: any. */
 #include "engine/base/quantise_impl.h"
 #include "engine/base/unpack_impl.h"
@@ -45,14 +47,14 @@ static float extreme(const float *x, int n)
 
 /* ---- x ~ s q ----------------------------------------------------------------------------------------------------- */
 
-/* The best s for 16 values and integers of -top .. top-1. */
-static float search_scale16(const float *restrict x, float top)
+/* The best s for 16 values and integers of -top .. top-1, of those up to 0.1 far levels off by steps of 0.1 apart. */
+static float search_scale16(const float *restrict x, float top, int far, int apart)
 {
     float m = extreme(x, 16), best = 0.0f, scale = 0.0f;
 
     if (m == 0.0f)
         return 0.0f;
-    for (int t = -9; t <= 9; t++) {
+    for (int t = -far; t <= far; t += apart) {
         float is = -(top + 0.1f * (float)t) / m, xq[16], qq[16];
         for (int j = 0; j < 16; j++) {
             float q = ht_round(ht_clamp(is * x[j], -top, top - 1.0f));
@@ -100,14 +102,14 @@ static void pack_pairs(uint8_t *restrict dst, const uint8_t *restrict q)
         }
 }
 
-void ht_quantise_q3_k(const float *src, uint8_t *dst)
+static void encode_q3_k(const float *src, uint8_t *dst, int far, int apart)
 {
     float scale[16];
     uint8_t q[256];
     int sc[16];
 
     for (int i = 0; i < 16; i++)
-        scale[i] = search_scale16(src + 16 * i, 4.0f);
+        scale[i] = search_scale16(src + 16 * i, 4.0f, far, apart);
     float d = round_scales(scale, 16, -32.0f, dst + 108, sc);
     for (int i = 0; i < 16; i++)
         nearest(q + 16 * i, src + 16 * i, 16, d * (float)sc[i], -4.0f, 3.0f);
@@ -124,14 +126,17 @@ void ht_quantise_q3_k(const float *src, uint8_t *dst)
     }
 }
 
-void ht_quantise_q6_k(const float *src, uint8_t *dst)
+void ht_quantise_q3_k(const float *src, uint8_t *dst) { encode_q3_k(src, dst, 9, 1); }
+void ht_quantise_q3_k_coarse(const float *src, uint8_t *dst) { encode_q3_k(src, dst, 6, 6); }
+
+static void encode_q6_k(const float *src, uint8_t *dst, int far, int apart)
 {
     float scale[16];
     uint8_t q[256];
     int sc[16];
 
     for (int i = 0; i < 16; i++)
-        scale[i] = search_scale16(src + 16 * i, 32.0f);
+        scale[i] = search_scale16(src + 16 * i, 32.0f, far, apart);
     float d = round_scales(scale, 16, -128.0f, dst + 208, sc);
     for (int i = 0; i < 16; i++) {
         nearest(q + 16 * i, src + 16 * i, 16, d * (float)sc[i], -32.0f, 31.0f);
@@ -147,6 +152,9 @@ void ht_quantise_q6_k(const float *src, uint8_t *dst)
         }
     }
 }
+
+void ht_quantise_q6_k(const float *src, uint8_t *dst) { encode_q6_k(src, dst, 9, 1); }
+void ht_quantise_q6_k_coarse(const float *src, uint8_t *dst) { encode_q6_k(src, dst, 6, 6); }
 
 /* ---- x ~ s q + m ------------------------------------------------------------------------------------------------- */
 
@@ -295,7 +303,7 @@ static void nearest_line(uint8_t *restrict q, const float *restrict x, int n, fl
         q[j] = (uint8_t)(int)ht_round(ht_clamp(is * (x[j] + m), 0.0f, top));
 }
 
-void ht_quantise_q2_k(const float *src, uint8_t *dst)
+static void encode_q2_k(const float *src, uint8_t *dst, bool coarse)
 {
     line l[16];
     uint8_t q[256];
@@ -303,23 +311,29 @@ void ht_quantise_q2_k(const float *src, uint8_t *dst)
     float d, dmin;
 
     for (int i = 0; i < 16; i++)
-        l[i] = search_line(src + 16 * i, 16, 3.0f, -0.6f, 0.1f, 16);
+        l[i] = coarse ? search_line(src + 16 * i, 16, 3.0f, -0.4f, 0.4f, 3) : search_line(src + 16 * i, 16, 3.0f, -0.6f, 0.1f, 16);
     round_lines(l, 16, 15.0f, dst + 80, dst + 82, sc, mn, &d, &dmin);
     for (int i = 0; i < 16; i++) {
-        refine_line(src + 16 * i, 16, d, dmin, 3.0f, 15, &sc[i], &mn[i]);
+        if (!coarse)
+            refine_line(src + 16 * i, 16, d, dmin, 3.0f, 15, &sc[i], &mn[i]);
         nearest_line(q + 16 * i, src + 16 * i, 16, d * (float)sc[i], dmin * (float)mn[i], 3.0f);
     }
     refit_lines(src, q, 16, sc, mn, dst + 80, dst + 82, &d, &dmin);
     for (int i = 0; i < 16; i++) {
-        refine_line(src + 16 * i, 16, d, dmin, 3.0f, 15, &sc[i], &mn[i]);
+        if (!coarse)
+            refine_line(src + 16 * i, 16, d, dmin, 3.0f, 15, &sc[i], &mn[i]);
         dst[i] = (uint8_t)(sc[i] | mn[i] << 4);
         nearest_line(q + 16 * i, src + 16 * i, 16, d * (float)sc[i], dmin * (float)mn[i], 3.0f);
     }
     pack_pairs(dst + 16, q);
 }
 
+void ht_quantise_q2_k(const float *src, uint8_t *dst) { encode_q2_k(src, dst, false); }
+void ht_quantise_q2_k_coarse(const float *src, uint8_t *dst) { encode_q2_k(src, dst, true); }
+
 /* What Q4_K and Q5_K share: d, dmin, 8 + 8 integers of 6 bits at dst; the integers of the values to q. */
-static void quantise_lines32(const float *src, uint8_t *dst, uint8_t *q, float top, float first, float step, int tries)
+static void quantise_lines32(const float *src, uint8_t *dst, uint8_t *q, float top, float first, float step, int tries,
+                             bool coarse)
 {
     line l[8];
     int sc[8], mn[8];
@@ -329,12 +343,14 @@ static void quantise_lines32(const float *src, uint8_t *dst, uint8_t *q, float t
         l[i] = search_line(src + 32 * i, 32, top, first, step, tries);
     round_lines(l, 8, 63.0f, dst, dst + 2, sc, mn, &d, &dmin);
     for (int i = 0; i < 8; i++) {
-        refine_line(src + 32 * i, 32, d, dmin, top, 63, &sc[i], &mn[i]);
+        if (!coarse)
+            refine_line(src + 32 * i, 32, d, dmin, top, 63, &sc[i], &mn[i]);
         nearest_line(q + 32 * i, src + 32 * i, 32, d * (float)sc[i], dmin * (float)mn[i], top);
     }
     refit_lines(src, q, 32, sc, mn, dst, dst + 2, &d, &dmin);
     for (int i = 0; i < 8; i++) {
-        refine_line(src + 32 * i, 32, d, dmin, top, 63, &sc[i], &mn[i]);
+        if (!coarse)
+            refine_line(src + 32 * i, 32, d, dmin, top, 63, &sc[i], &mn[i]);
         nearest_line(q + 32 * i, src + 32 * i, 32, d * (float)sc[i], dmin * (float)mn[i], top);
     }
     for (int i = 0; i < 4; i++) {
@@ -351,19 +367,22 @@ static void pack_wide_nibbles(uint8_t *restrict dst, const uint8_t *restrict q)
             dst[l] = (uint8_t)((q[l] & 15) | (q[l + 32] & 15) << 4);
 }
 
-void ht_quantise_q4_k(const float *src, uint8_t *dst)
+static void encode_q4_k(const float *src, uint8_t *dst, bool coarse)
 {
     uint8_t q[256];
 
-    quantise_lines32(src, dst, q, 15.0f, -1.0f, 0.1f, 20);
+    quantise_lines32(src, dst, q, 15.0f, coarse ? -0.5f : -1.0f, coarse ? 0.5f : 0.1f, coarse ? 3 : 20, coarse);
     pack_wide_nibbles(dst + 16, q);
 }
 
-void ht_quantise_q5_k(const float *src, uint8_t *dst)
+void ht_quantise_q4_k(const float *src, uint8_t *dst) { encode_q4_k(src, dst, false); }
+void ht_quantise_q4_k_coarse(const float *src, uint8_t *dst) { encode_q4_k(src, dst, true); }
+
+static void encode_q5_k(const float *src, uint8_t *dst, bool coarse)
 {
     uint8_t q[256];
 
-    quantise_lines32(src, dst, q, 31.0f, -0.9f, 0.1f, 16);
+    quantise_lines32(src, dst, q, 31.0f, coarse ? -0.5f : -0.9f, coarse ? 0.5f : 0.1f, coarse ? 3 : 16, coarse);
     for (int l = 0; l < 32; l++) {
         uint32_t bits = 0;
         for (int i = 0; i < 8; i++)
@@ -372,6 +391,9 @@ void ht_quantise_q5_k(const float *src, uint8_t *dst)
     }
     pack_wide_nibbles(dst + 48, q);
 }
+
+void ht_quantise_q5_k(const float *src, uint8_t *dst) { encode_q5_k(src, dst, false); }
+void ht_quantise_q5_k_coarse(const float *src, uint8_t *dst) { encode_q5_k(src, dst, true); }
 
 /* ---- x ~ s v[q], v: the 16 values of IQ4 ------------------------------------------------------------------------- */
 

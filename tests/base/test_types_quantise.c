@@ -159,5 +159,9 @@ Test(types_quantise, relative_error_by_bits)
         ht_type_dequant(bounds[i].type, bytes, K, y);
         double e = rms(x, y) / rms(x, zero);
         cr_expect_lt(e, bounds[i].most, "%s: %g", ht_type_name(bounds[i].type), e);
+        ht_type_quantise_coarse(bounds[i].type, x, K, bytes);
+        ht_type_dequant(bounds[i].type, bytes, K, y);
+        const double coarse = rms(x, y) / rms(x, zero);
+        cr_expect(coarse < 1.25 * e && coarse >= 0.999 * e, "%s: %g, coarse %g", ht_type_name(bounds[i].type), e, coarse);
     }
 }

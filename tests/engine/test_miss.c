@@ -130,7 +130,7 @@ Test(miss, narrow_stand_ins)
         uint8_t *coded = malloc(bytes);
         cr_assert(values && coded);
         ht_type_dequant((ht_type)own->type, own->host, k, values);
-        ht_type_quantise((ht_type)low[r].type, values, k, coded);
+        ht_type_quantise_coarse((ht_type)low[r].type, values, k, coded);
         cr_expect_arr_eq(low[r].host, coded, bytes, "role %u", r);
         free(values);
         free(coded);
