@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
-# cmake -DIN=file -DOUT=file.c -DNAME=symbol -P embed.cmake: a file as an array of bytes and `NAME_bytes`.
-file(READ ${IN} hex HEX)
-string(REGEX REPLACE "([0-9a-f][0-9a-f])" "0x\\1," bytes "${hex}")
-string(REGEX REPLACE "(................................................................................)" "\\1\n" bytes "${bytes}")
+# cmake -DIN=file -DOUT=file.c -DNAME=symbol -P embed.cmake: C code for a file's bytes, NAME, and their number, NAME_bytes.
+# The hash tells compiler caches that the bytes are others.
 file(SIZE ${IN} size)
+file(SHA256 ${IN} hash)
 file(WRITE ${OUT} "#include <stddef.h>
-extern const unsigned char ${NAME}[];
+extern const char ${NAME}_hash[];
 extern const size_t ${NAME}_bytes;
-__attribute__((aligned(64))) const unsigned char ${NAME}[] = {\n${bytes}\n};
+const char ${NAME}_hash[] = \"${hash}\";
 const size_t ${NAME}_bytes = ${size};
+__asm__(\".section .rodata\\n.balign 64\\n.globl ${NAME}\\n.hidden ${NAME}\\n${NAME}:\\n.incbin \\\"${IN}\\\"\\n.byte 0\\n.previous\\n\");
 ")

@@ -68,6 +68,8 @@ ht_status ht_gpu_open_driver(ht_gpu **out, const ht_gpu_driver *driver, void *pl
         free(g);
         return st;
     }
+    if (driver->free_bytes(g->dev, &g->info.free_bytes, NULL) != HT_OK)
+        g->info.free_bytes = 0;
     g->plugin = plugin;
     *out = g;
     return HT_OK;

@@ -75,6 +75,8 @@ typedef struct ht_gpu_driver {
     ht_status (*describe)(uint32_t index, ht_gpu_info *out, ht_error *err);
     ht_status (*open)(void **dev, const ht_gpu_open_args *args, ht_error *err);
     void (*close)(void *dev); /* waits for what is under way; frees what was not */
+    /* Device memory that is free, of all programs; EUNSUPPORTED: it cannot be told. */
+    ht_status (*free_bytes)(void *dev, uint64_t *bytes, ht_error *err);
     ht_status (*alloc)(void *dev, uint64_t bytes, uint64_t *addr, ht_error *err);
     void (*free)(void *dev, uint64_t addr);
     /* Host memory that transfers reach fast (pinned). */

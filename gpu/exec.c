@@ -95,6 +95,12 @@ static bool queue_op(gpu_queue *q, const ht_op *op)
     switch (op->kind) {
     case HT_OP_EMBED: return gpu_op_embed(q, op);
     case HT_OP_MATMUL: return gpu_op_matmul(q, op);
+    case HT_OP_ATTEND: return gpu_op_attend(q, op);
+    case HT_OP_KV_WRITE: return gpu_op_kv_write(q, op);
+    case HT_OP_FFN: return gpu_op_ffn(q, op);
+    case HT_OP_CONV:
+    case HT_OP_DELTA:
+    case HT_OP_PREDICT: return gpu_op_state(q, op);
     default: return gpu_op_small(q, op);
     }
 }

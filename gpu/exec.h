@@ -91,7 +91,7 @@ bool gpu_op_matmul(gpu_queue *q, const ht_op *op); /* exec_product.c */
 bool gpu_op_embed(gpu_queue *q, const ht_op *op);
 bool gpu_op_attend(gpu_queue *q, const ht_op *op); /* exec_attend.c */
 bool gpu_op_kv_write(gpu_queue *q, const ht_op *op);
-bool gpu_op_state(gpu_queue *q, const ht_op *op);  /* exec_small.c: conv, delta, predict */
+bool gpu_op_state(gpu_queue *q, const ht_op *op);  /* exec_state.c: conv, delta, predict */
 bool gpu_op_ffn(gpu_queue *q, const ht_op *op);    /* exec_ffn.c */
 
 #endif

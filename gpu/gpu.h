@@ -35,7 +35,7 @@ typedef struct ht_gpu_info {
     char driver[16];           /* plug-in: "cuda", "opencl" */
     char version[64];          /* of the vendor's software, and the device's level */
     uint32_t index;            /* among the plug-in's devices */
-    uint64_t memory_bytes, free_bytes; /* free: 0 where it cannot be told */
+    uint64_t memory_bytes, free_bytes; /* free: known of an open device only, where it can be told; else 0 */
     uint64_t most_bytes;       /* of one allocation */
     uint32_t units;            /* multiprocessors, compute units */
     bool unified;              /* shares the host's memory: an integrated GPU, or a processor */
@@ -122,8 +122,9 @@ typedef struct ht_gpu_exec_params {
 
 /* Operations as engine/base/exec.h has them. What stands for a pointer is an address of this device (ht_gpu_ptr), with these
  * exceptions, which are read by submit and lie in host memory: ht_op_ffn.items, ht_kv_view.pages (whose entries are addresses
- * of one allocation) and counters. Parts are used by their `device` and must be held as rows, a down projection also
- * as rows of neurons or neuron-major. Every address is checked against the allocations: HT_EINVAL. */
+ * of one allocation). Counters (n_active, n_neurons, n_bytes, counts) are left as they are. Parts are used by their `device` and must be held as rows, a down projection also
+ * as rows of neurons or neuron-major; other lists and weights of an item are device memory. What a list names (tokens, rows
+ * of a table) is the caller's word, as everywhere. Refused: HT_OP_TRANSPOSE, HT_OP_SIGNS. Every address is checked against the allocations: HT_EINVAL. */
 ht_status ht_gpu_exec_open(ht_exec **out, ht_gpu *g, const ht_gpu_exec_params *p, ht_error *err);
 
 /* An address where an operation has a pointer. */

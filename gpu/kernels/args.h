@@ -44,10 +44,8 @@ typedef struct product_args {
     float scale, clamp;
 } product_args;
 
-typedef struct rows_args { uint32_t x_stride, y_stride, k; } rows_args;
-
-typedef struct kv_args { /* ht_kv_view without its pages; offsets of pages lie in a table of 64-bit numbers */
-    uint32_t type, n_kv, k_dim, v_dim, k_row_bytes, v_row_bytes, v_offset;
+typedef struct kv_args { /* ht_kv_view without its pages, whose offsets are a table, from first_page on */
+    uint32_t type, n_kv, k_dim, v_dim, k_row_bytes, v_row_bytes, v_offset, first_page;
 } kv_args;
 
 typedef struct kv_write_args { kv_args kv; uint32_t k_stride, v_stride, pos0; } kv_write_args;
@@ -55,7 +53,7 @@ typedef struct kv_write_args { kv_args kv; uint32_t k_stride, v_stride, pos0; } 
 /* attend: a block per head (x), token (y), and, where `split`, span (z); first_span: of block z = 0. */
 typedef struct attend_args {
     kv_args kv;
-    uint32_t q_stride, n_head, window, pos0, out_stride, n_tok, first_span, split, has_sinks;
+    uint32_t q_stride, n_head, window, pos0, out_stride, n_tok, first_span, split;
     float scale, cap;
 } attend_args;
 
@@ -68,23 +66,22 @@ typedef struct delta_args {
     float scale; /* 1 / sqrt(k_dim) */
 } delta_args;
 
-/* activate: h = act(g) * u of neurons (x: blocks of 256) and tokens (y), bias, mask and thresholds; and its 8-bit form. */
+/* activate: neurons (x: blocks of 256) and tokens (y); row slot + y of h and of the mask. */
 typedef struct activate_args {
-    uint32_t n, in_stride, h_stride, q_stride, slot, act, has_gate, mask_stride, quantise;
+    uint32_t n, g_stride, u_stride, h_stride, q_stride, slot, act, mask_stride, quantise;
     float act_param, gate_least, h_least;
 } activate_args;
 
-typedef struct predict_args { uint32_t n, scores_stride, mask_stride; } predict_args;
+typedef struct predict_args { uint32_t n, k, x_stride, scores_stride, mask_stride; } predict_args;
 
-/* list: which of n neurons are open, in order; see ffn.h. */
-typedef struct list_args { uint32_t n, what, segments, segment; float shut; } list_args;
+typedef struct list_args { uint32_t n, what, act; float act_param, shut; } list_args;
 
-/* down from rows of neurons or from the neuron-major form; offsets as engine/base/neurons.h has them */
+/* Down projections by neurons: type of the part, its shape, and where everything lies (engine/base/neurons.h). */
 typedef struct down_args {
-    uint32_t type, n_ff, d_model, width, segment, by_8_bits, sums_stride;
-    uint32_t d_at, d_stride, sc_at, sc_stride, rows_at, stride, list_stride;
+    uint32_t type, n_ff, d_model, width, segment, segments, sums_stride, h_stride;
+    uint32_t d_at, d_stride, sc_at, sc_stride, rows_at, stride;
 } down_args;
 
-typedef struct join_args { uint32_t d_model, segments, sums_stride, keep; } join_args;
+typedef struct join_args { uint32_t d_model, segments, sums_stride, y_stride, keep; } join_args;
 
 #endif

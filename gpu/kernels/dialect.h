@@ -34,6 +34,8 @@ typedef ulong uint64_t;
 #define fmaf fma
 #define sqrtf sqrt
 #define fabsf fabs
+#define ceilf ceil
+#define rintf rint
 #define GLOBAL __global
 #define FN static inline
 #define UNROLL

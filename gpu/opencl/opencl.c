@@ -241,6 +241,13 @@ fail:
 
 /* ---- memory ---- */
 
+static ht_status free_bytes(void *dev, uint64_t *bytes, ht_error *err)
+{
+    (void)dev;
+    *bytes = 0;
+    return ht_fail(err, HT_EUNSUPPORTED, "OpenCL cannot tell the free memory");
+}
+
 static ht_status alloc(void *dev, uint64_t bytes, uint64_t *addr, ht_error *err)
 {
     opencl_device *d = dev;
@@ -447,7 +454,7 @@ static uint64_t hash(void) { return ht_gpu_hash_kernels(kernels, HT_N_GPU_KERNEL
 __attribute__((visibility("default"))) const ht_gpu_driver ht_gpu_driver_table = {
     .abi = HT_GPU_ABI, .bytes = sizeof(ht_gpu_driver), .n_kernels = HT_N_GPU_KERNELS, .n_ptrs = HT_GPU_PTRS,
     .name = "opencl", .kernels_hash = hash, .count = count, .describe = describe, .open = open_device,
-    .close = close_device, .alloc = alloc, .free = free_memory, .host_alloc = host_alloc, .host_free = host_free,
+    .close = close_device, .free_bytes = free_bytes, .alloc = alloc, .free = free_memory, .host_alloc = host_alloc, .host_free = host_free,
     .upload = upload, .download = download, .copy = copy, .launch = launch, .record = record, .query = query,
     .wait = wait_for, .join = join,
 };

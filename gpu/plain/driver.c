@@ -51,6 +51,13 @@ static ht_status open_backwards(void **dev, const ht_gpu_open_args *args, ht_err
 
 static void close_device(void *dev) { free(dev); }
 
+static ht_status free_bytes(void *dev, uint64_t *bytes, ht_error *err)
+{
+    (void)dev;
+    *bytes = 0;
+    return ht_fail(err, HT_EUNSUPPORTED, "there is no device memory");
+}
+
 static ht_status alloc(void *dev, uint64_t bytes, uint64_t *addr, ht_error *err)
 {
     uint8_t *p = bytes > SIZE_MAX / 2 ? NULL : aligned_alloc(256, ((size_t)bytes + 255) & ~(size_t)255);
@@ -140,7 +147,8 @@ static ht_status on_event(void *dev, uint32_t slot, ht_error *err)
     {                                                                                                                  \
         .abi = HT_GPU_ABI, .bytes = sizeof(ht_gpu_driver), .n_kernels = HT_N_GPU_KERNELS, .n_ptrs = HT_GPU_PTRS,       \
         .kernels_hash = ht_gpu_kernels_hash, .name = "plain", .count = count, .describe = describe, .open = open_fn,                     \
-        .close = close_device, .alloc = alloc, .free = free_memory, .host_alloc = host_alloc, .host_free = host_free,  \
+        .close = close_device, .free_bytes = free_bytes, .alloc = alloc, .free = free_memory,                          \
+        .host_alloc = host_alloc, .host_free = host_free,                                                              \
         .upload = upload, .download = download, .copy = copy, .launch = launch, .record = on_queue, .query = on_event, \
         .wait = on_event, .join = on_queue,                                                                            \
     }
