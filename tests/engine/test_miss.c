@@ -29,7 +29,7 @@ static hearth_session *session(hearth_model *m, bool all)
     hearth_session *s = util_session(m, 64, 16, HEARTH_KV_F16);
 
     if (m->store.disk)
-        ht_disk_set_budget(m->store.disk, all ? m->needs.all : m->needs.floor);
+        ht_disk_set_budget(m->store.disk, all ? m->needs.all : m->needs.floor, NULL);
     return s;
 }
 
