@@ -81,7 +81,7 @@ static ht_status apply_overrides(ht_gguf *g, const hearth_model_params *p, ht_er
         float param;
         if (n >= sizeof activation && !strcmp(key + n - (sizeof activation - 1), activation) &&
             !ht_activation_parse(eq + 1, strlen(eq + 1), &act, &param))
-            return ht_fail(err, HT_EINVAL, "override: \"%.40s\" is no activation (silu, gelu, gelu_tanh, relu, relu2, fatrelu:T, drelu)",
+            return ht_fail(err, HT_EINVAL, "override hidden_activation: \"%.40s\" is no activation (silu, gelu, gelu_tanh, relu, relu2, fatrelu:T, drelu)",
                            eq + 1);
     }
     return HT_OK;

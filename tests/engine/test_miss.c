@@ -28,8 +28,10 @@ static hearth_session *session(hearth_model *m, bool all)
 {
     hearth_session *s = util_session(m, 64, 16, HEARTH_KV_F16);
 
-    if (m->store.disk)
-        ht_disk_set_budget(m->store.disk, all ? m->needs.all : m->needs.floor, NULL);
+    if (m->store.disk && !all) {
+        atomic_store(&m->slots, m->needs.floor); /* or the next pass settles on more */
+        ht_disk_set_budget(m->store.disk, m->needs.floor, NULL);
+    }
     return s;
 }
 
