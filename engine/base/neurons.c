@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * The neuron-major form of down projections; see neurons.h. Tiles of HT_NEURONS_TILE outputs by 256 neurons are taken
- * apart into one byte per weight and put together the other way.
+ * apart into one byte per weight and put together the other way; both ways eight outputs at a time, by the same transposition.
  *
  * On the way to the neuron-major form memory is what takes the time: neurons' rows are some KB apart, so that a tile
  * writes to as many pages as it has neurons. Each piece is put together in the first-level cache and leaves in whole
@@ -126,9 +126,9 @@ static void block_to_codes(ht_type type, const uint8_t *restrict b, uint8_t *res
     }
 }
 
-static void codes_to_block(ht_type type, const uint8_t *c, uint8_t *b)
+static void codes_to_block(ht_type type, const uint8_t *restrict c, uint8_t *restrict b)
 {
-    switch (type) {
+    switch (type) { /* loops that compilers turn into vectors */
     case HT_Q4_0:
         for (int i = 0; i < 16; i++)
             b[2 + i] = (uint8_t)(c[i] | c[i + 16] << 4);
@@ -141,11 +141,11 @@ static void codes_to_block(ht_type type, const uint8_t *c, uint8_t *b)
         break;
     default: /* Q6_K */
         for (int h = 0; h < 2; h++)
-            for (int i = 0; i < 64; i++) {
-                const uint8_t lo = c[128 * h + i], hi = c[128 * h + 64 + i];
-                uint8_t *bits = &b[128 + 32 * h + i % 32];
-                b[64 * h + i] = (uint8_t)((lo & 15) | (hi & 15) << 4);
-                *bits = (uint8_t)((i < 32 ? 0 : *bits) | (lo >> 4 | hi >> 4 << 4) << (i / 32 * 2));
+            for (int i = 0; i < 32; i++) {
+                const uint8_t *q = c + 128 * h + i;
+                b[64 * h + i] = (uint8_t)((q[0] & 15) | q[64] << 4);
+                b[64 * h + 32 + i] = (uint8_t)((q[32] & 15) | q[96] << 4);
+                b[128 + 32 * h + i] = (uint8_t)(q[0] >> 4 | q[32] >> 4 << 2 | q[64] >> 4 << 4 | q[96] >> 4 << 6);
             }
     }
 }
@@ -167,19 +167,25 @@ static void codes_to_piece(ht_type type, const uint8_t *restrict c, uint8_t *res
         p[64 + i] = (uint8_t)(c[i] >> 4 | c[32 + i] >> 4 << 2 | c[64 + i] >> 4 << 4 | c[96 + i] >> 4 << 6);
 }
 
-static void piece_to_codes(ht_type type, const uint8_t *p, uint8_t *c)
+static void piece_to_codes(ht_type type, const uint8_t *restrict p, uint8_t *restrict c)
 {
     if (type == HT_Q8_0) {
         memcpy(c, p, TILE);
         return;
     }
-    for (int i = 0; i < 64; i++) {
-        uint8_t *two = c + i / 32 * 64 + i % 32;
-        two[0] = p[i] & 15;
-        two[32] = p[i] >> 4;
+    for (int h = 0; h < 2; h++)
+        for (int i = 0; i < 32; i++) {
+            c[64 * h + i] = p[32 * h + i] & 15;
+            c[64 * h + 32 + i] = p[32 * h + i] >> 4;
+        }
+    if (type != HT_Q6_K)
+        return;
+    for (int i = 0; i < 32; i++) {
+        c[i] |= (uint8_t)((p[64 + i] & 3) << 4);
+        c[32 + i] |= (uint8_t)((p[64 + i] & 12) << 2);
+        c[64 + i] |= p[64 + i] & 0x30;
+        c[96 + i] |= (uint8_t)((p[64 + i] & 0xc0) >> 2);
     }
-    for (int i = 0; i < TILE && type == HT_Q6_K; i++)
-        c[i] |= (uint8_t)((p[64 + i % 32] >> (i / 32 * 2) & 3) << 4);
 }
 
 /* Bytes of a piece; the piece of output o begins at o / TILE of them. */
@@ -357,22 +363,35 @@ static bool tile_from(const ht_neurons *g, const uint8_t *rows, size_t row_strid
     return good;
 }
 
+/* The way of tile_from, backwards: eight outputs' codes side by side, then whole blocks of each. */
 static void tile_to(const ht_neurons *g, const uint8_t *from, uint32_t o, uint32_t n, uint32_t j, uint32_t m,
                     uint8_t *rows, size_t row_stride)
 {
     const ht_type_info *t = ht_type_get(g->type);
     const size_t piece = piece_bytes(g);
-    uint8_t codes[SPAN][TILE], block[256] = { 0 };
+    const uint8_t *first = from + g->rows_at + o / TILE * piece;
+    _Alignas(64) uint8_t codes[SPAN][TILE], eight[8][SPAN];
 
-    for (uint32_t i = 0; i < m; i++)
-        piece_to_codes(g->type, from + g->rows_at + (size_t)ht_neurons_place(g, j + i) * g->stride + o / TILE * piece, codes[i]);
-    for (uint32_t r = 0; r < n; r++) {
-        uint8_t *b = rows + r * row_stride + ht_type_row_bytes(t, j);
-        for (uint32_t i = 0; i < m; i += t->block, b += t->block_bytes) {
-            for (uint32_t l = 0; l < t->block; l++)
-                block[l] = codes[i + l][r];
-            codes_to_block(g->type, block, b);
-            scales_to(g, from, (j + i) / t->block, o + r, b);
+    for (uint32_t i = 0; i < m; i++) {
+        if (i + 8 < m) /* rows are some KB apart: nobody else foresees them */
+            fetch(first + (size_t)ht_neurons_place(g, j + i + 8) * g->stride, piece);
+        piece_to_codes(g->type, first + (size_t)ht_neurons_place(g, j + i) * g->stride, codes[i]);
+    }
+    for (uint32_t r0 = 0; r0 < n; r0 += 8) {
+        for (uint32_t i = 0; i < m; i += 8) {
+            uint64_t x[8];
+            for (uint32_t l = 0; l < 8; l++)
+                memcpy(&x[l], codes[i + l] + r0, 8);
+            transpose8(x);
+            for (uint32_t r = 0; r < 8; r++)
+                memcpy(eight[r] + i, &x[r], 8);
+        }
+        for (uint32_t r = r0; r < n && r < r0 + 8; r++) {
+            uint8_t *b = rows + r * row_stride + ht_type_row_bytes(t, j);
+            for (uint32_t i = 0; i < m; i += t->block, b += t->block_bytes) {
+                codes_to_block(g->type, eight[r - r0] + i, b);
+                scales_to(g, from, (j + i) / t->block, o + r, b);
+            }
         }
     }
 }
@@ -422,15 +441,35 @@ static bool floats_from(const ht_neurons *g, const uint8_t *rows, size_t row_str
     return good;
 }
 
+/* Back: the rows of eight outputs at a time, of FLOATS neurons that lie in the first-level cache. */
+#define FLOATS_TO(name, number)                                                                                        \
+    static void name(const ht_neurons *g, const uint8_t *from, uint32_t o, uint32_t n, uint32_t j, uint32_t m,         \
+                     uint8_t *rows, size_t row_stride)                                                                 \
+    {                                                                                                                  \
+        _Alignas(64) number w[FLOATS][TILE], row[8][FLOATS];                                                           \
+        for (uint32_t i = 0; i < m; i++)                                                                               \
+            memcpy(w[i], from + g->rows_at + (size_t)ht_neurons_place(g, j + i) * g->stride + o * sizeof(number),      \
+                   TILE * sizeof(number));                                                                             \
+        for (uint32_t r0 = 0; r0 < n; r0 += 8) {                                                                       \
+            for (uint32_t i = 0; i < m; i++)                                                                           \
+                for (uint32_t r = 0; r < 8; r++)                                                                       \
+                    row[r][i] = w[i][r0 + r];                                                                          \
+            for (uint32_t r = r0; r < n && r < r0 + 8; r++)                                                            \
+                memcpy(rows + r * row_stride + (size_t)j * sizeof(number), row[r - r0], m * sizeof(number));           \
+        }                                                                                                              \
+    }
+FLOATS_TO(four_byte_to, uint32_t)
+FLOATS_TO(two_byte_to, uint16_t)
+
 static void floats_to(const ht_neurons *g, const uint8_t *from, uint32_t o, uint32_t n, uint32_t j, uint32_t m,
                       uint8_t *rows, size_t row_stride)
 {
-    const size_t size = ht_type_get(g->type)->block_bytes;
-
-    for (uint32_t i = j; i < j + m; i++) {
-        const uint8_t *row = from + g->rows_at + (size_t)ht_neurons_place(g, i) * g->stride;
-        for (uint32_t r = o; r < o + n; r++)
-            memcpy(rows + (size_t)(r - o) * row_stride + i * size, row + r * size, size);
+    for (uint32_t i = j; i < j + m; i += FLOATS) {
+        const uint32_t some = j + m - i < FLOATS ? j + m - i : FLOATS;
+        if (ht_type_get(g->type)->block_bytes == 4)
+            four_byte_to(g, from, o, n, i, some, rows, row_stride);
+        else
+            two_byte_to(g, from, o, n, i, some, rows, row_stride);
     }
 }
 
