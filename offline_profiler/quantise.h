@@ -10,7 +10,11 @@
 #include "offline_profiler/hearth_profiler.h"
 
 /* Whose matrix a tensor (or a run of its rows) is. */
-typedef enum ht_source_kind { HT_SOURCE_COPY, HT_SOURCE_MATRIX, HT_SOURCE_OUTPUT, HT_SOURCE_EXPERTS } ht_source_kind;
+typedef enum ht_source_kind {
+    HT_SOURCE_COPY, HT_SOURCE_MATRIX, HT_SOURCE_OUTPUT,
+    HT_SOURCE_EXPERTS, /* all experts of a layer, stacked */
+    HT_SOURCE_EXPERT   /* one, in a tensor of its own */
+} ht_source_kind;
 
 typedef struct ht_source {
     char *name;
@@ -18,6 +22,7 @@ typedef struct ht_source {
     uint32_t type, n_dims, role; /* role: of experts, hearth_role; fused gate and up: GATE with `fused` */
     bool fused;
     uint32_t layer, n_expert;    /* of experts */
+    uint32_t expert;             /* of one */
     uint64_t ne[4], bytes, elements;
 } ht_source;
 

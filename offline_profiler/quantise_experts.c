@@ -20,7 +20,8 @@
 
 enum { SAMPLE_TOKENS = 1024, CHECK_TOKENS = 4096, N_ROLES = 3, LOWER = 3 /* widths tried below the first */, BISECTIONS = 12 };
 
-typedef struct matrix { uint32_t source; bool there; uint64_t per_expert, offset, n; } matrix;
+/* A matrix of an expert: n elements of a source, from `first` on. */
+typedef struct matrix { uint32_t source; bool there; uint64_t first, n; } matrix;
 
 /* One expert's way down: from a width to a smaller one. */
 typedef struct step {
@@ -32,7 +33,7 @@ typedef struct step {
 
 typedef struct chooser {
     ht_quantise *q;
-    matrix (*of)[N_ROLES]; /* [n_layer] */
+    matrix (*of)[N_ROLES]; /* [n_layer * n_expert] */
     uint64_t *bytes;       /* [n_layer][n_widths] of an expert */
     double *loss;          /* [n_layer * n_expert][n_widths] */
     uint32_t *n_expert;    /* [n_layer]; 0: no mixture */
@@ -53,24 +54,40 @@ static bool go_on(void *user)
     return !c->q->p.progress || c->q->p.progress(c->q->p.progress_user, "trying experts", c->trial, c->trials);
 }
 
+static matrix *matrices_of(const chooser *c, uint32_t layer, uint32_t expert)
+{
+    return c->of[(size_t)layer * c->q->n_expert + expert];
+}
+
 static ht_status find_matrices(chooser *c, ht_error *err)
 {
     const ht_quantise *q = c->q;
 
     for (uint32_t i = 0; i < q->n_sources; i++) {
         const ht_source *s = &q->sources[i];
-        if (s->kind != HT_SOURCE_EXPERTS)
+        if (s->kind != HT_SOURCE_EXPERTS && s->kind != HT_SOURCE_EXPERT)
             continue;
-        const uint64_t all = s->ne[0] * s->ne[1];
-        c->n_expert[s->layer] = s->n_expert;
-        c->of[s->layer][s->role] = (matrix){ i, true, all, 0, s->fused ? all / 2 : all };
-        if (s->fused)
-            c->of[s->layer][HEARTH_ROLE_UP] = (matrix){ i, true, all, all / 2, all / 2 };
+        const bool stacked = s->kind == HT_SOURCE_EXPERTS;
+        const uint64_t all = s->ne[0] * s->ne[1], n = s->fused ? all / 2 : all;
+        if (c->n_expert[s->layer] < s->n_expert)
+            c->n_expert[s->layer] = s->n_expert;
+        for (uint32_t e = stacked ? 0 : s->expert; e < s->n_expert; e++) {
+            matrix *m = matrices_of(c, s->layer, e);
+            const uint64_t first = stacked ? e * all : 0;
+            m[s->role] = (matrix){ i, true, first, n };
+            if (s->fused)
+                m[HEARTH_ROLE_UP] = (matrix){ i, true, first + n, n };
+        }
     }
     for (uint32_t l = 0; l < q->n_layer; l++)
-        for (int r = 0; r < N_ROLES; r++)
-            if (c->n_expert[l] && c->of[l][r].there && q->sources[c->of[l][r].source].n_expert != c->n_expert[l])
-                return ht_fail(err, HT_EFORMAT, "layer %u has matrices of different numbers of experts", l);
+        for (uint32_t e = 0; e < c->n_expert[l]; e++)
+            for (int r = 0; r < N_ROLES; r++) {
+                const matrix *first = &matrices_of(c, l, 0)[r], *m = &matrices_of(c, l, e)[r];
+                if (m->there != first->there || (m->there && m->n != first->n) ||
+                    (r != HEARTH_ROLE_GATE && !m->there))
+                    return ht_fail(err, HT_EFORMAT, "layer %u has matrices of different numbers of experts, or of different shapes",
+                                   l);
+            }
     return HT_OK;
 }
 
@@ -78,7 +95,7 @@ static uint64_t expert_bytes(const chooser *c, uint32_t layer, uint32_t type)
 {
     uint64_t sum = 0;
     for (int r = 0; r < N_ROLES; r++) {
-        const matrix *m = &c->of[layer][r];
+        const matrix *m = &matrices_of(c, layer, 0)[r]; /* all of the layer have one shape */
         if (m->there) {
             const uint32_t fit = ht_type_fitting(type, c->q->sources[m->source].ne[0]);
             sum += ht_type_row_bytes(ht_type_get(fit), m->n);
@@ -134,7 +151,7 @@ static ht_status make_tables(chooser *c, ht_error *err)
     const size_t experts = (size_t)q->n_layer * q->n_expert;
     ht_status st;
 
-    c->of = calloc(q->n_layer, sizeof *c->of);
+    c->of = calloc(experts, sizeof *c->of);
     c->n_expert = calloc(q->n_layer, sizeof *c->n_expert);
     if (!c->of || !c->n_expert)
         return ht_fail(err, HT_ENOMEM, "tables of %u layers", q->n_layer);
@@ -166,13 +183,13 @@ static ht_status put_expert(chooser *c, hearth_model *m, uint32_t layer, uint32_
     if (!own && !blob)
         return ht_fail(err, HT_ENOMEM, "an expert of layer %u", layer);
     for (int r = 0; r < N_ROLES && st == HT_OK; r++) {
-        const matrix *x = &c->of[layer][r];
+        const matrix *x = &matrices_of(c, layer, expert)[r];
         if (!x->there)
             continue;
         const uint32_t type = own ? 0 : ht_type_fitting(asked, c->q->sources[x->source].ne[0]);
         const size_t n = own ? 0 : ht_type_row_bytes(ht_type_get(type), x->n);
         if (!own)
-            st = ht_quantise_encode(c->q, x->source, expert * x->per_expert + x->offset, x->n, type, blob + used, err);
+            st = ht_quantise_encode(c->q, x->source, x->first, x->n, type, blob + used, err);
         if (st == HT_OK)
             st = (ht_status)hearth_model_replace(m, layer, expert, (hearth_role)r, own ? NULL : ht_type_name(type),
                                                  own ? NULL : blob + used, n, outer(err));
@@ -180,7 +197,7 @@ static ht_status put_expert(chooser *c, hearth_model *m, uint32_t layer, uint32_
     }
     if (st != HT_OK) { /* nothing may point to what is freed now */
         for (int r = 0; r < N_ROLES; r++)
-            if (c->of[layer][r].there)
+            if (matrices_of(c, layer, expert)[r].there)
                 hearth_model_replace(m, layer, expert, (hearth_role)r, NULL, NULL, 0, NULL);
         free(blob);
         blob = NULL;
@@ -210,7 +227,7 @@ static ht_status try_experts(chooser *c, hearth_model *m, const ht_scorer *sampl
         for (uint32_t e = 0; e < c->n_expert[l]; e++) {
             for (uint32_t w = 0; w < q->n_widths && st == HT_OK; w++, c->trial++) {
                 double *loss = &c->loss[((size_t)l * q->n_expert + e) * q->n_widths + w];
-                const ht_source *s = &q->sources[c->of[l][HEARTH_ROLE_UP].source];
+                const ht_source *s = &q->sources[matrices_of(c, l, e)[HEARTH_ROLE_UP].source];
                 ht_score score = { 0 };
                 if (w == 0 && ht_type_fitting(q->widths[0], s->ne[0]) == s->type)
                     continue; /* as it is in the input */
@@ -415,7 +432,7 @@ ht_status ht_quantise_choose(ht_quantise *q, const char *in, const char *trial, 
 
     c.check = sample;
     if (!q->n_layer)
-        return ht_fail(err, HT_EINVAL, "a width for each expert needs a mixture with experts stacked in one tensor");
+        return ht_fail(err, HT_EINVAL, "a width for each expert needs a mixture");
     if (!(p->quality > 0) && !p->target_bytes)
         return ht_fail(err, HT_EINVAL, "a width for each expert needs a loss or a size to go for");
     if (!p->text || !p->held_out)

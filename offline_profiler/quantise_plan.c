@@ -43,6 +43,29 @@ static bool parse_experts(ht_source *s)
     return false;
 }
 
+/* An expert by itself, as cut_apart() writes them. */
+static bool parse_expert(ht_source *s)
+{
+    static const struct { const char *format; hearth_role role; } names[] = {
+        { "blk.%5u.ffn_gate.%5u.weight%n", HEARTH_ROLE_GATE },
+        { "blk.%5u.ffn_up.%5u.weight%n", HEARTH_ROLE_UP },
+        { "blk.%5u.ffn_down.%5u.weight%n", HEARTH_ROLE_DOWN },
+    };
+    unsigned layer, expert;
+
+    for (size_t i = 0; s->n_dims == 2 && i < sizeof names / sizeof *names; i++) {
+        int end = 0;
+        if (sscanf(s->name, names[i].format, &layer, &expert, &end) != 2 || end == 0 || s->name[end] || expert >= UINT16_MAX)
+            continue;
+        s->role = names[i].role;
+        s->layer = layer;
+        s->expert = expert;
+        s->n_expert = expert + 1; /* at least */
+        return true;
+    }
+    return false;
+}
+
 static ht_source_kind kind_of(ht_source *s, bool readable, bool tied)
 {
     if (!readable || s->elements == 0 || s->n_dims < 2 || s->ne[1] < 2 || !ends_with(s->name, ".weight"))
@@ -52,7 +75,7 @@ static ht_source_kind kind_of(ht_source *s, bool readable, bool tied)
             return HT_SOURCE_COPY;
     if (strcmp(s->name, "output.weight") == 0 || (tied && strcmp(s->name, "token_embd.weight") == 0))
         return HT_SOURCE_OUTPUT;
-    return parse_experts(s) ? HT_SOURCE_EXPERTS : HT_SOURCE_MATRIX;
+    return parse_experts(s) ? HT_SOURCE_EXPERTS : parse_expert(s) ? HT_SOURCE_EXPERT : HT_SOURCE_MATRIX;
 }
 
 ht_status ht_quantise_sources(ht_quantise *q, ht_error *err)
@@ -84,7 +107,7 @@ ht_status ht_quantise_sources(ht_quantise *q, ht_error *err)
         memcpy(s->name, t.name, strlen(t.name) + 1);
         s->kind = kind_of(s, t.readable && type >= 0, tied);
         q->r.bytes_in += s->bytes;
-        if (s->kind == HT_SOURCE_EXPERTS) {
+        if (s->kind == HT_SOURCE_EXPERTS || s->kind == HT_SOURCE_EXPERT) {
             q->n_layer = s->layer + 1 > q->n_layer ? s->layer + 1 : q->n_layer;
             q->n_expert = s->n_expert > q->n_expert ? s->n_expert : q->n_expert;
         }
@@ -206,6 +229,8 @@ ht_status ht_quantise_targets(ht_quantise *q, ht_error *err)
         }
         if (s->kind == HT_SOURCE_EXPERTS)
             type = choose(q, s, q->widths[ht_quantise_width(q, s->layer, 0)]);
+        else if (s->kind == HT_SOURCE_EXPERT)
+            type = choose(q, s, q->widths[ht_quantise_width(q, s->layer, s->expert)]);
         else if (s->kind == HT_SOURCE_OUTPUT)
             type = choose(q, s, output_type(q, q->widths[0], s->ne[0]));
         else if (s->kind == HT_SOURCE_MATRIX)
