@@ -62,16 +62,16 @@ static ht_status copy_key(const ht_gguf *g, const char *key, char **out, ht_erro
     return HT_OK;
 }
 
-static ht_status apply_overrides(ht_gguf *g, const hearth_model_params *p, ht_error *err)
+ht_status ht_model_override(ht_gguf *g, const char *const *overrides, size_t n, ht_error *err)
 {
     char key[256];
-    for (size_t i = 0; i < p->n_overrides; i++) {
-        const char *eq = strchr(p->overrides[i], '=');
-        size_t n = eq ? (size_t)(eq - p->overrides[i]) : 0;
-        if (!eq || n == 0 || n >= sizeof key)
-            return ht_fail(err, HT_EINVAL, "override \"%.80s\" is not KEY=VALUE", p->overrides[i]);
-        memcpy(key, p->overrides[i], n);
-        key[n] = 0;
+    for (size_t i = 0; i < n; i++) {
+        const char *eq = strchr(overrides[i], '=');
+        size_t length = eq ? (size_t)(eq - overrides[i]) : 0;
+        if (!eq || length == 0 || length >= sizeof key)
+            return ht_fail(err, HT_EINVAL, "override \"%.80s\" is not KEY=VALUE", overrides[i]);
+        memcpy(key, overrides[i], length);
+        key[length] = 0;
         ht_status st = ht_gguf_override(g, key, eq + 1, err);
         if (st != HT_OK)
             return st;
@@ -551,7 +551,7 @@ hearth_status ht_model_open(hearth_model **out, const char *path, const hearth_m
     m->log_user = p.log_user;
     m->f32 = p.precision == HEARTH_PRECISION_F32;
     m->budget.ram_bytes = p.ram_bytes;
-    if ((st = ht_gguf_open(&m->gguf, path, err)) || (st = apply_overrides(m->gguf, &p, err)))
+    if ((st = ht_gguf_open(&m->gguf, path, err)) || (st = ht_model_override(m->gguf, p.overrides, p.n_overrides, err)))
         goto fail;
     if (p.progress && !p.progress(p.progress_user, "opening", 0, 1)) {
         st = ht_fail(err, HT_ECANCELLED, "cancelled");

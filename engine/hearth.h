@@ -521,6 +521,128 @@ HEARTH_API hearth_status hearth_hardware_read(hearth_hardware *hw, bool measure,
 /* Peak resident memory of this process in bytes so far, 0 where unreadable. */
 HEARTH_API uint64_t hearth_peak_rss(void);
 
+/* What this machine's processors and disk do, measured through the code that models run on. Of figures that were not measured 0. */
+typedef struct hearth_type_rates {
+    const char *type;                 /* "Q4_0" */
+    double read_bytes_per_s;          /* weights from memory, one token */
+    double cached_bytes_per_s;        /* weights that the last-level cache holds */
+    double gathered_bytes_per_s;      /* rows picked here and there */
+    double prompt_macs_per_s[3];      /* multiply-adds with 16, 64, 512 tokens at once */
+} hearth_type_rates;
+typedef struct hearth_kv_rates {
+    const char *type;
+    double element_seconds, query_seconds; /* a token, per position, KV head and element of K and V: of the element, and of each
+                                            * head that shares it */
+    double prompt_macs_per_s;
+} hearth_kv_rates;
+typedef struct hearth_rates {
+    size_t size;               /* set by the caller */
+    char cpu[128];
+    uint32_t threads;
+    char isa[24];
+    hearth_precision precision;
+    double task_seconds, wait_seconds, op_seconds, element_seconds; /* docs/plan.md */
+    double memory_bytes_per_s;
+    double disk_direct_bytes_per_s, disk_cached_bytes_per_s;
+    uint32_t n_types, n_kv;
+    hearth_type_rates types[40];
+    hearth_kv_rates kv[4];
+} hearth_rates;
+
+typedef struct hearth_rates_params {
+    size_t size;
+    uint32_t threads;           /* 0: performance cores that the process may use */
+    hearth_precision precision;
+    const char *isa;            /* at most this SIMD level; NULL: best found */
+    const char *path;           /* a small text file that keeps the figures: read, and written where something was measured; one of
+                                 * another machine or version, or a damaged one, is replaced. NULL: none */
+    const char *disk;           /* a file whose disk is measured; NULL: none is */
+    bool again;                 /* measures although the file has it */
+    bool stored_only;           /* measures nothing: what the file has */
+    hearth_progress_fn *progress;
+    void *progress_user;
+} hearth_rates_params;
+#define HEARTH_RATES_PARAMS_INIT { .size = sizeof(hearth_rates_params) }
+/* The figures of common types of weights and KV caches, and those of others that the file has. Takes some seconds where they are
+ * measured. Fails: EIO (the file cannot be read or written), with stored_only EFORMAT and EMISMATCH too; EINVAL, ENOMEM, ECANCELLED. */
+HEARTH_API hearth_status hearth_rates_read(hearth_rates *out, const hearth_rates_params *params, hearth_error *err);
+
+/* ---- Plans ------------------------------------------------------------------------------------------------------- */
+
+/* Where every layer and expert of a model would be, and how fast that is, before the model is loaded: docs/plan.md. */
+typedef struct hearth_plan hearth_plan;
+
+typedef enum hearth_tier { HEARTH_TIER_DISK, HEARTH_TIER_RAM, HEARTH_TIER_VRAM } hearth_tier;
+HEARTH_API const char *hearth_tier_name(hearth_tier t); /* "disk", "ram", "vram" */
+
+/* What a profile (hearth_profiler.h) knows of a layer; negative and NULL: nothing. Borrowed during the call. */
+typedef struct hearth_plan_use {
+    double density, expert_overlap;
+    const float *expert_frequency; /* [n_expert] */
+    const float *frequency;        /* [n_expert][n_ff] */
+} hearth_plan_use;
+
+typedef struct hearth_plan_params {
+    size_t size;
+    uint32_t n_ctx;         /* 0: the trained length, or what fits */
+    hearth_kv_type kv_type;
+    uint32_t batch;         /* as hearth_session_params has it */
+    uint32_t prompt_tokens; /* of which the time to the first token is foretold; 0: 512 */
+    uint32_t depth;         /* positions that the context holds when a token is made */
+    uint64_t vram_bytes;
+    const char *const *pins; /* "blk.0-7=vram", "experts=disk" */
+    size_t n_pins;
+    const hearth_plan_use *uses; /* [n_uses]; NULL: no profile */
+    uint32_t n_uses;
+    const char *rates;      /* the file of hearth_rates_params.path */
+    bool stored_only;       /* measures nothing; what is missing in the file is EINVAL */
+} hearth_plan_params;
+#define HEARTH_PLAN_PARAMS_INIT { .size = sizeof(hearth_plan_params) }
+
+/* Opens the model's metadata only; of its parameters threads, precision, sparsity, io, ram_bytes, isa, overrides and progress count.
+ * Figures of this machine that the file of rates has not are measured, and where experts would come from disk, that disk. Of the
+ * weights some small vectors are read. Fails: ENOMEM where the budget holds no plan: the sentence says how much is missing, and what
+ * helps; EINVAL (a pin); as hearth_model_open and hearth_rates_read do. */
+HEARTH_API hearth_status hearth_plan_open(hearth_plan **out, const char *path, const hearth_model_params *model,
+                                          const hearth_plan_params *params, hearth_error *err);
+HEARTH_API void hearth_plan_close(hearth_plan **p);
+
+typedef struct hearth_plan_info {
+    size_t size;               /* set by the caller */
+    const char *model;         /* general.name, or the file's; valid as long as the plan, like every string here */
+    const char *description, *device, *isa, *io; /* io: "mmap", or "direct", "cached": streamed from disk */
+    uint32_t n_rows;           /* layers, and the output projection as the last */
+    uint32_t threads, n_ctx, depth, prompt_tokens, batch;
+    const char *kv_type;
+    uint64_t ram_budget_bytes, vram_budget_bytes;
+    uint64_t ram_bytes, vram_bytes, disk_bytes; /* taken; disk: weights that stay there */
+    uint64_t kv_bytes;         /* of the whole context */
+    uint64_t weight_bytes, weight_bytes_per_token, fixed_bytes; /* fixed: tables, scratch */
+    double disk_bytes_per_token;   /* expected */
+    double decode_seconds, decode_full_seconds; /* of a token at `depth`, and at the end of the context */
+    double prompt_seconds;         /* of prompt_tokens, until the first token */
+    double disk_bytes_per_s;       /* that reading is counted with; 0: nothing is read */
+    bool profiled;
+} hearth_plan_info;
+HEARTH_API hearth_status hearth_plan_get_info(const hearth_plan *p, hearth_plan_info *info);
+
+typedef struct hearth_plan_row {
+    size_t size;               /* set by the caller */
+    bool output, mixture;
+    hearth_tier trunk;         /* attention with its KV cache, norms, router, shared expert; of the output its matrix */
+    uint64_t trunk_bytes, kv_bytes;
+    uint32_t pieces, in[3];    /* experts, or runs of a dense block; by hearth_tier */
+    uint64_t in_bytes[3];
+    double trunk_seconds, cpu_seconds, gpu_seconds, disk_seconds; /* of a token; of pieces */
+} hearth_plan_row;
+/* i: a layer, or n_rows - 1 for the output. */
+HEARTH_API hearth_status hearth_plan_get_row(const hearth_plan *p, uint32_t i, hearth_plan_row *row);
+/* The tiers of the pieces of a row, [pieces]; valid as long as the plan. */
+HEARTH_API const uint8_t *hearth_plan_pieces(const hearth_plan *p, uint32_t i);
+
+/* All of it as JSON (docs/plan.md has its names), terminated; hearth_free. */
+HEARTH_API hearth_status hearth_plan_json(const hearth_plan *p, char **text, size_t *n, hearth_error *err);
+
 #ifdef __cplusplus
 }
 #endif

@@ -66,6 +66,9 @@ void ht_model_forget_replaced(hearth_model *m);
 hearth_status ht_model_open(hearth_model **out, const char *path, const hearth_model_params *params,
                             const ht_disk_params *hooks, hearth_error *error);
 
+/* "KEY=VALUE" each, as if the file said so. */
+ht_status ht_model_override(ht_gguf *g, const char *const *overrides, size_t n, ht_error *err);
+
 /* What weights take of the budget in any case: all of them, or, of a streamed model, what is held and the smallest cache. */
 uint64_t ht_model_weights_taken(const hearth_model *m);
 /* A streamed model's experts get what its sessions leave: at once, or, while a pass is under way, before the next one, which is

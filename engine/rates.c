@@ -12,8 +12,8 @@
 
 #include "engine/base/os.h"
 
-enum { BUFFER = 128 << 20, LEAST_BUFFER = 16 << 20, CACHED = 4 << 20, K = 2048, WIDE = 8192, PASSES = 7, PROMPT_PASSES = 3,
-       LONG_OP = 8 << 20, SHORT_OP = 384 << 10, HEADS = 32, HEAD = 128, POSITIONS = 4096, PROMPT_ATTEND = 64 };
+enum { BUFFER = 128 << 20, LEAST_BUFFER = 16 << 20, CACHED = 4 << 20, K = 2048, WIDE = 8192, PASSES = 9, PROMPT_PASSES = 3,
+       LONG_OP = 4 << 20, HEADS = 32, HEAD = 128, POSITIONS = 4096, PROMPT_ATTEND = 64 };
 #define PATTERN 0x2c /* scales and floats made of it are plain numbers */
 
 const uint32_t ht_rates_prompt_tokens[HT_RATES_PROMPTS] = { 16, 64, 512 };
@@ -130,55 +130,65 @@ static bool step(probe *p, const char *what)
     return p->st == HT_OK;
 }
 
-/* What sharing out costs: many small matrices take longer than few large ones of the same bytes. */
+/* n operations again and again, a pass each; the median of a pass, by operation. */
+static double per_op(probe *p, const ht_op *ops, uint32_t n, size_t at_once)
+{
+    double seconds[PASSES];
+
+    timed(p, ops, n, at_once);
+    for (uint32_t i = 0; i < PASSES && p->st == HT_OK; i++)
+        seconds[i] = timed(p, ops, n, at_once);
+    return p->st == HT_OK ? median(seconds, PASSES) / n : 1.0;
+}
+
+static ht_op tiny_norm(const probe *p, uint32_t k)
+{
+    ht_op op = { .kind = HT_OP_NORM, .n_tok = 1 };
+
+    op.norm = (ht_op_norm){ .x = p->x.f, .x_stride = WIDE, .k = k, .group = k, .kind = HT_NORM_RMS, .eps = 1e-5f,
+                            .out = { .f = p->y, .stride = WIDE } };
+    return op;
+}
+
+/* Sharing out: products so small that computing them is nothing beside it. One round each: what the caller's waiting adds. */
 static void measure_tasks(probe *p)
 {
-    enum { OPS = 64 };
-    const ht_type type = HT_Q8_0;
-    const size_t row = ht_type_row_bytes(ht_type_get(type), K);
-    uint32_t n, rows;
-    ht_op ops[OPS] = { 0 };
-    double seconds[PASSES], small, wide;
+    enum { OPS = 256, ROWS = 512, SHORT_K = 64, TAILS = 8 };
+    ht_op *ops = calloc(OPS, sizeof *ops);
 
-    const double large = products(p, type, K, p->buffer, LONG_OP, 1, PASSES, &n, &rows);
-    const double per_byte = large / ((double)n * rows * (double)row);
-    const double brief = products(p, type, K, p->buffer, SHORT_OP, 1, PASSES, &n, &rows);
-    const double task = (brief - per_byte * (double)n * rows * (double)row) / n;
-    p->r->task_s = task > 2e-7 ? task : 2e-7;
-
-    for (uint32_t i = 0; i < OPS; i++) {
-        ops[i] = (ht_op){ .kind = HT_OP_NORM, .n_tok = 1 };
-        ops[i].norm = (ht_op_norm){ .x = p->x.f, .x_stride = WIDE, .k = 64, .group = 64, .kind = HT_NORM_RMS, .eps = 1e-5f,
-                                    .out = { .f = p->y, .stride = WIDE } };
+    if (!ops) {
+        p->st = ht_fail(p->err, HT_ENOMEM, "measuring");
+        return;
     }
-    for (uint32_t i = 0; i < PASSES && p->st == HT_OK; i++)
-        seconds[i] = timed(p, ops, OPS, 16);
-    small = median(seconds, PASSES) / OPS;
-    for (uint32_t i = 0; i < OPS; i++)
-        ops[i].norm.k = ops[i].norm.group = WIDE;
-    for (uint32_t i = 0; i < PASSES && p->st == HT_OK; i++)
-        seconds[i] = timed(p, ops, OPS, 16);
-    wide = median(seconds, PASSES) / OPS;
-    p->r->element_s = wide > small ? (wide - small) / (WIDE - 64) : 1e-11;
-    p->r->op_s = small;
-
-    /* Each in a round of its own: what the caller's waiting adds. */
     for (uint32_t i = 0; i < OPS; i++) {
         ops[i] = (ht_op){ .kind = HT_OP_MATMUL, .n_tok = 1 };
-        ops[i].matmul = (ht_op_matmul){ .w = { .type = type, .n = 512, .k = K, .stride = row, .host = p->weights },
-                                        .x = p->x, .y = p->y, .y_stride = WIDE, .scale = 1.0f };
-        ops[i].matmul.x.stride = K;
+        ops[i].matmul = (ht_op_matmul){ .w = { .type = HT_F32, .n = ROWS, .k = SHORT_K, .stride = SHORT_K * sizeof(float),
+                                               .host = p->weights },
+                                        .x = { .f = p->x.f, .stride = K }, .y = p->y, .y_stride = WIDE, .scale = 1.0f };
     }
-    for (uint32_t i = 0; i < PASSES && p->st == HT_OK; i++)
-        seconds[i] = timed(p, ops, OPS, 16);
-    small = median(seconds, PASSES);
+    p->r->task_s = per_op(p, ops, OPS, 16);
+    const double alone = per_op(p, ops, OPS, 1);
+    double seconds[PASSES];
     for (uint32_t i = 0; i < PASSES && p->st == HT_OK; i++) {
         seconds[i] = 0;
-        for (uint32_t j = 0; j < OPS; j++)
+        for (uint32_t j = 0; j < OPS / 4; j++)
             seconds[i] += timed(p, &ops[j], 1, 1);
     }
-    wide = median(seconds, PASSES);
-    p->r->wait_s = wide > small ? (wide - small) / OPS : 1e-7;
+    const double waited = p->st == HT_OK ? median(seconds, PASSES) / (OPS / 4.0) : 1.0;
+    p->r->wait_s = waited > alone ? waited - alone : 1e-7;
+    /* Each task with seven small operations behind it. */
+    for (uint32_t i = 0; i < OPS; i++)
+        if (i % TAILS)
+            ops[i] = tiny_norm(p, 64);
+    const double small = per_op(p, ops, OPS, 16);
+    for (uint32_t i = 0; i < OPS; i++)
+        if (i % TAILS)
+            ops[i] = tiny_norm(p, WIDE);
+    const double wide = per_op(p, ops, OPS, 16);
+    const double share = (TAILS - 1.0) / TAILS, op = (small - p->r->task_s / TAILS) / share;
+    p->r->op_s = op > 5e-8 ? op : 5e-8;
+    p->r->element_s = wide > small ? (wide - small) / share / (WIDE - 64) : 1e-11;
+    free(ops);
 }
 
 /* A block without gate whose neurons are masked: none of them, then every other group of four. What the second takes longer
@@ -229,7 +239,9 @@ static double measure_gather(probe *p, ht_type type)
     }
     if (p->st != HT_OK)
         return 0.0;
-    const double took = median(seconds[1], PASSES) - median(seconds[0], PASSES);
+    median(seconds[0], PASSES); /* the least of each: noise only adds, and would count twice in what they differ by */
+    median(seconds[1], PASSES);
+    const double took = seconds[1][0] - seconds[0][0];
     const double bytes = (double)places * (double)up_bytes / 4, most = p->r->types[type].read_bps;
     return took > 0 && bytes / took < most ? bytes / took : most;
 }

@@ -345,6 +345,12 @@ typedef struct hearth_foresight_result {
 HEARTH_API hearth_status hearth_routes_foresee(const hearth_routes *r, hearth_foresight kind,
                                                hearth_foresight_result *out, hearth_error *err);
 
+/* ---- Plans ------------------------------------------------------------------------------------------------------- */
+
+/* Draws a plan as a page of its own, without anything from outside: what lies where, layer by layer, and the seconds of a token.
+ * Fails: EIO, ENOMEM. */
+HEARTH_API hearth_status hearth_plan_report(const hearth_plan *p, const char *path, hearth_error *err);
+
 #ifdef __cplusplus
 }
 #endif

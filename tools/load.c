@@ -71,8 +71,8 @@ static bool is(const char *value, const char *name)
     return value && !strcmp(value, name);
 }
 
-/* KIND/FINGERPRINT.gguf in the cache folder. */
-static bool cached(const char *kind, const char *fingerprint, bool make, char *path, size_t path_bytes)
+/* KIND/NAME and an ending, in the cache folder. */
+static bool cached_as(const char *kind, const char *name, const char *ending, bool make, char *path, size_t path_bytes)
 {
     const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
     char folder[3000];
@@ -93,8 +93,24 @@ static bool cached(const char *kind, const char *fingerprint, bool make, char *p
         }
     if (make && mkdir(folder, 0700) && errno != EEXIST)
         return false;
-    n = snprintf(path, path_bytes, "%s/%s.gguf", folder, fingerprint);
+    n = snprintf(path, path_bytes, "%s/%s%s", folder, name, ending);
     return n > 0 && (size_t)n < path_bytes;
+}
+
+static bool cached(const char *kind, const char *fingerprint, bool make, char *path, size_t path_bytes)
+{
+    return cached_as(kind, fingerprint, ".gguf", make, path, path_bytes);
+}
+
+bool ht_load_rates_path(const ht_options *o, char *path, size_t path_bytes)
+{
+    char name[80], threads[24] = "default";
+    if (o->rates)
+        return (size_t)snprintf(path, path_bytes, "%s", o->rates) < path_bytes;
+    if (o->threads.given)
+        snprintf(threads, sizeof threads, "%lld", (long long)o->threads.v);
+    snprintf(name, sizeof name, "%s-threads-%.30s-%s", threads, o->isa ? o->isa : "best", is(o->precision, "f32") ? "f32" : "fast");
+    return !strchr(name, '/') && cached_as("hardware", name, ".txt", true, path, path_bytes);
 }
 
 bool ht_load_cached_profile(const char *fingerprint, bool make, char *path, size_t path_bytes)

@@ -29,6 +29,10 @@ typedef struct ht_load_how {
  * ~/.cache where that is not set; false: there is no such place. make: its folders are made. */
 bool ht_load_cached_profile(const char *fingerprint, bool make, char *path, size_t path_bytes);
 
+/* Where the figures of this machine are kept for these flags: --rates, else a file in hardware/ of the same cache folder; false:
+ * there is no such place. */
+bool ht_load_rates_path(const ht_options *o, char *path, size_t path_bytes);
+
 /* The MODEL that was given, else the one that ships: found beside the executable (../share/hearth/models of an
  * installation, ../models of a build tree), then where this build was configured or is to be installed. */
 int ht_load_path(const ht_options *o, char *path, size_t path_bytes);

@@ -26,13 +26,13 @@ static const ht_command *const commands[] = {
 #ifdef HEARTH_HAVE_SYNTH
     &command_synth,
 #endif
-    &ht_command_cache_sim, &ht_command_hardware,
+    &ht_command_plan,      &ht_command_cache_sim, &ht_command_hardware,
 };
 
 enum { N_COMMANDS = sizeof commands / sizeof *commands };
 
 /* Commands of later versions: refused by name, not guessed at. */
-static const char *const later[] = { "plan", "serve", "template", "convert" };
+static const char *const later[] = { "serve", "template", "convert" };
 
 static const ht_command *find(const char *name)
 {

@@ -75,6 +75,10 @@ typedef struct ht_options {
     ht_size target;
     const char *budgets, *trace, *after;
     bool warm, predictors;
+    ht_texts pins;
+    const char *rates;
+    ht_integer prompt_tokens;
+    bool stored, refresh;
 } ht_options;
 
 typedef enum ht_flag_kind {
