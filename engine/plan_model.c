@@ -147,7 +147,8 @@ static double disk_s(const maker *w, double bytes, double use, double cpu, doubl
     return (s > 0 ? s : 0) + cpu;
 }
 
-static uint64_t slot_of(uint64_t bytes) { return bytes ? (bytes + 3 * 4096u) / 4096 * 4096 : 0; }
+/* Reads are whole pages, with slack on both sides. */
+static uint64_t slot_of(const maker *w, uint64_t bytes) { return bytes && w->s->streamed ? (bytes + 3 * 4096u) / 4096 * 4096 : bytes; }
 
 /* How often an expert is taken. */
 static double use_of(const maker *w, uint32_t il, uint32_t e)
@@ -178,7 +179,7 @@ static void mixture_pieces(maker *w, uint32_t il, ht_plan_piece *x)
         const ht_part *p = f->experts[e];
         const uint64_t bytes = bytes_of(&p[0]) + bytes_of(&p[1]) + bytes_of(&p[2]);
         const double use = use_of(w, il, e), cpu = use * block_s(w, p, density);
-        x[e] = (ht_plan_piece){ .bytes = slot_of(bytes), .cpu_seconds = cpu, .gpu_seconds = use * gpu_s(w, (double)bytes),
+        x[e] = (ht_plan_piece){ .bytes = slot_of(w, bytes), .cpu_seconds = cpu, .gpu_seconds = use * gpu_s(w, (double)bytes),
                                 .disk_seconds = disk_s(w, (double)bytes, use * (1.0 - again), cpu * (1.0 - again), 0.0),
                                 .may = HT_MAY_ALL };
     }
@@ -208,7 +209,7 @@ static void dense_pieces(maker *w, uint32_t il, double trunk_s, ht_plan_piece *x
             active = end > first ? fmin(1.0, fmax(0.0, sum / (double)(end - first))) : density;
         }
         const double cpu = share * block_s(w, p, active), part = share * (double)bytes;
-        x[i] = (ht_plan_piece){ .bytes = slot_of((uint64_t)part), .cpu_seconds = cpu, .gpu_seconds = gpu_s(w, part * active),
+        x[i] = (ht_plan_piece){ .bytes = slot_of(w, (uint64_t)part), .cpu_seconds = cpu, .gpu_seconds = gpu_s(w, part * active),
                                 .disk_seconds = disk_s(w, part, 1.0, 0.0, share * trunk_s), .may = HT_MAY_ALL };
     }
 }
@@ -286,7 +287,7 @@ static ht_status make_problem(maker *w, ht_error *err)
                             .join_seconds = w->r->gpu.join_s, .hop_seconds = w->r->gpu.hop_s };
     if (!s->streamable)
         p->ram_bytes = UINT64_MAX / 4;
-    return ht_plan_pin(out->layers, out->pieces, m, w->r->gpu.read_bps > 0, s->streamable, s->pins, s->n_pins, err);
+    return ht_plan_pin(out->layers, out->pieces, m, w->r->gpu.read_bps > 0, s->streamed, s->pins, s->n_pins, err);
 }
 
 /* A sentence on what is missing, and what helps. */
@@ -527,6 +528,11 @@ ht_status ht_plan_make(ht_plan_made *out, const ht_plan_setting *s, ht_error *er
         goto fail;
     if ((st = ht_plan_solve(&out->plan, &out->problem, &why)) != HT_OK) {
         st = st == HT_ENOMEM ? refuse(&w, &why, err) : ht_fail(err, st, "%s", why.text);
+        goto fail;
+    }
+    if (!s->streamed && out->plan.disk_bytes) { /* the model would be opened as mapped, and the context refused */
+        out->plan.short_bytes = out->plan.disk_bytes;
+        st = refuse(&w, &why, err);
         goto fail;
     }
     fill_rows(&w);

@@ -41,6 +41,7 @@ typedef struct ht_plan_setting {
     const ht_rates *r;
     ht_budget budget;      /* as they are: 0 is nothing */
     bool streamable;       /* false: RAM holds what it holds, the system pages the rest */
+    bool streamed;         /* experts and blocks lie in slots, and some may stay on disk; else all of them are mapped */
     bool f32, sparse;
     uint64_t cache_bytes;  /* of the last level */
     uint64_t fixed_bytes;  /* of RAM: tables, scratch of threads and of the session */

@@ -226,6 +226,11 @@ static ht_status size_up(planner *k, ht_error *err)
         tensors += ht_gguf_tensor_at(k->p->gguf, i)->bytes;
     k->s.streamable = !w->pack && !ht_gguf_powerinfer(k->p->gguf) && k->model.io != HEARTH_IO_MMAP;
     k->streamed = k->s.streamable && (k->model.io != HEARTH_IO_AUTO || tensors > k->limit || (k->model.ram_bytes && !fits(k)));
+    for (size_t i = 0; i < k->params.n_pins && k->s.streamable; i++) { /* that is what it takes */
+        const char *eq = strchr(k->params.pins[i], '=');
+        k->streamed |= eq && !strcmp(eq, "=disk");
+    }
+    k->s.streamed = k->streamed;
     if (k->streamed) {
         if ((st = ht_disk_needs_of(&k->needs, w, err)) != HT_OK)
             return st;

@@ -97,7 +97,7 @@ ht_status ht_plan_pin(ht_plan_layer *layers, ht_plan_piece *pieces, const ht_mod
         if (may == HT_MAY_VRAM && !gpu)
             return ht_fail(err, HT_EINVAL, "\"%.80s\": there is no graphics card to pin to", pins[i]);
         if (may == HT_MAY_DISK && !disk)
-            return ht_fail(err, HT_EINVAL, "\"%.80s\": packed and PowerInfer's models are not streamed in this version", pins[i]);
+            return ht_fail(err, HT_EINVAL, "\"%.80s\": this model is not streamed from disk (packed and PowerInfer's never are, others by --io or a small --ram)", pins[i]);
         pin(layers, pieces, m, &p, may);
     }
     return HT_OK;

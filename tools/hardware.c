@@ -10,7 +10,15 @@
 
 static const ht_flag own_flags[] = {
     { 0, "quick", NULL, HT_FLAG_SWITCH, AT(quick), 0, 0, NULL, NULL,
-      "leave the bandwidths out, which take a second or two" },
+      "leave out all that is measured, which takes seconds" },
+    { 0, "refresh", NULL, HT_FLAG_SWITCH, AT(refresh), 0, 0, NULL, NULL,
+      "measure what plans go by anew, although it is kept from an earlier run" },
+    { 0, "rates", "FILE", HT_FLAG_TEXT, AT(rates), 0, 0, NULL, NULL,
+      "the file that keeps these figures; default: one in the cache folder" },
+    { 0, "threads", "N", HT_FLAG_INTEGER, AT(threads), 1, 1024, NULL, NULL,
+      "compute threads that they are of; default: the performance cores that the process may use" },
+    { 0, "isa", "NAME", HT_FLAG_TEXT, AT(isa), 0, 0, NULL, NULL, "at most this SIMD level; default: the best found" },
+    { 0, "precision", "P", HT_FLAG_CHOICE, AT(precision), 0, 0, "fast|f32", NULL, "of activations: fast or f32; default fast" },
     { 0 },
 };
 
@@ -34,7 +42,24 @@ static void print_rate(const char *name, double bps)
         printf("%-22s not measured\n", name);
 }
 
-static int print_table(const hearth_hardware *h, bool measured)
+static void print_rates(const hearth_rates *r)
+{
+    printf("\n%u threads, %s, %s: sharing out an operation %.1f us, waiting for it %.1f us\n\n", r->threads, r->isa,
+           r->precision == HEARTH_PRECISION_F32 ? "f32" : "fast", 1e6 * r->task_seconds, 1e6 * r->wait_seconds);
+    puts("weights    GB/s  from cache  rows picked   prompts of 16, 64, 512: GMAC/s");
+    for (uint32_t i = 0; i < r->n_types; i++) {
+        const hearth_type_rates *t = &r->types[i];
+        printf("%-8s %6.2f %11.2f %12.2f %15.1f %8.1f %8.1f\n", t->type, 1e-9 * t->read_bytes_per_s, 1e-9 * t->cached_bytes_per_s,
+               1e-9 * t->gathered_bytes_per_s, 1e-9 * t->prompt_macs_per_s[0], 1e-9 * t->prompt_macs_per_s[1],
+               1e-9 * t->prompt_macs_per_s[2]);
+    }
+    puts("\nKV       ns of 1000 elements  and for each head   prompts: GMAC/s");
+    for (uint32_t i = 0; i < r->n_kv; i++)
+        printf("%-8s %19.2f %14.2f %17.1f\n", r->kv[i].type, 1e12 * r->kv[i].element_seconds, 1e12 * r->kv[i].query_seconds,
+               1e-9 * r->kv[i].prompt_macs_per_s);
+}
+
+static int print_table(const hearth_hardware *h, const hearth_rates *rates, bool measured)
 {
     char name[40];
     printf("%-22s %s\n", "processor", h->cpu);
@@ -54,11 +79,49 @@ static int print_table(const hearth_hardware *h, bool measured)
         snprintf(name, sizeof name, "memory read, %u thread%s", h->default_threads, h->default_threads == 1 ? "" : "s");
         print_rate(name, h->memory_read_bps_all);
         print_rate("disk read", h->disk_read_bps);
+        print_rate("disk, 1 MiB reads", rates->disk_direct_bytes_per_s);
+        print_rates(rates);
     }
     return ht_stdout_done(HT_EXIT_OK);
 }
 
-static int print_json(const hearth_hardware *h)
+static void add_rates(cJSON *to, const hearth_rates *r)
+{
+    cJSON *j = cJSON_AddObjectToObject(to, "rates"), *types = cJSON_CreateArray(), *kv = cJSON_CreateArray();
+    cJSON_AddNumberToObject(j, "threads", r->threads);
+    cJSON_AddStringToObject(j, "isa", r->isa);
+    cJSON_AddStringToObject(j, "precision", r->precision == HEARTH_PRECISION_F32 ? "f32" : "fast");
+    ht_report_positive(j, "task_seconds", r->task_seconds);
+    ht_report_positive(j, "wait_seconds", r->wait_seconds);
+    ht_report_positive(j, "operation_seconds", r->op_seconds);
+    ht_report_positive(j, "element_seconds", r->element_seconds);
+    ht_report_positive(j, "memory_bandwidth_bytes_per_s", r->memory_bytes_per_s);
+    ht_report_positive(j, "disk_direct_bytes_per_s", r->disk_direct_bytes_per_s);
+    ht_report_positive(j, "disk_cached_bytes_per_s", r->disk_cached_bytes_per_s);
+    for (uint32_t i = 0; i < r->n_types; i++) {
+        static const char *const prompts[] = { "prompt_16_macs_per_s", "prompt_64_macs_per_s", "prompt_512_macs_per_s" };
+        cJSON *t = cJSON_CreateObject();
+        cJSON_AddStringToObject(t, "type", r->types[i].type);
+        ht_report_positive(t, "read_bytes_per_s", r->types[i].read_bytes_per_s);
+        ht_report_positive(t, "cached_bytes_per_s", r->types[i].cached_bytes_per_s);
+        ht_report_positive(t, "gathered_bytes_per_s", r->types[i].gathered_bytes_per_s);
+        for (int k = 0; k < 3; k++)
+            ht_report_positive(t, prompts[k], r->types[i].prompt_macs_per_s[k]);
+        cJSON_AddItemToArray(types, t);
+    }
+    for (uint32_t i = 0; i < r->n_kv; i++) {
+        cJSON *t = cJSON_CreateObject();
+        cJSON_AddStringToObject(t, "type", r->kv[i].type);
+        ht_report_positive(t, "element_seconds", r->kv[i].element_seconds);
+        ht_report_positive(t, "query_seconds", r->kv[i].query_seconds);
+        ht_report_positive(t, "prompt_macs_per_s", r->kv[i].prompt_macs_per_s);
+        cJSON_AddItemToArray(kv, t);
+    }
+    cJSON_AddItemToObject(j, "weights", types);
+    cJSON_AddItemToObject(j, "kv", kv);
+}
+
+static int print_json(const hearth_hardware *h, const hearth_rates *rates)
 {
     cJSON *j = cJSON_CreateObject();
     ht_report_text(j, "cpu", h->cpu, strlen(h->cpu));
@@ -79,25 +142,41 @@ static int print_json(const hearth_hardware *h)
     ht_report_positive(j, "memory_bandwidth_bytes_per_s", h->memory_read_bps_all);
     ht_report_positive(j, "disk_bandwidth_bytes_per_s", h->disk_read_bps);
     ht_report_text(j, "gpus", h->gpus, strlen(h->gpus));
+    if (rates)
+        add_rates(j, rates);
     return ht_report_print(j);
 }
 
 static int run(const ht_options *o)
 {
     hearth_hardware h = { .size = sizeof h };
+    hearth_rates rates = { .size = sizeof rates };
+    hearth_rates_params rp = HEARTH_RATES_PARAMS_INIT;
     hearth_error err = { 0 };
-    char path[4096];
+    char path[4096], kept[4096];
     const char *disk = NULL;
     if (!o->quick) {
         if (o->n_positional)
             disk = o->positional[0];
         else if (ht_load_shipped(path, sizeof path))
             disk = path;
-        ht_say("measuring memory%s, about two seconds", disk ? " and disk" : "");
+        ht_say("measuring memory%s, some seconds", disk ? " and disk" : "");
     }
+    rp.threads = (uint32_t)o->threads.v;
+    rp.isa = o->isa;
+    rp.precision = o->precision && !strcmp(o->precision, "f32") ? HEARTH_PRECISION_F32 : HEARTH_PRECISION_FAST;
+    rp.disk = disk;
+    rp.again = o->refresh;
+    rp.progress = ht_console_progress;
+    if (ht_load_rates_path(o, kept, sizeof kept))
+        rp.path = kept;
     if (hearth_hardware_read(&h, !o->quick, disk, &err) != HEARTH_OK)
         return ht_call_failed(&err, false);
-    return o->json ? print_json(&h) : print_table(&h, !o->quick);
+    const hearth_status st = o->quick ? HEARTH_OK : hearth_rates_read(&rates, &rp, &err);
+    ht_console_progress_end();
+    if (st != HEARTH_OK)
+        return ht_call_failed(&err, false);
+    return o->json ? print_json(&h, o->quick ? NULL : &rates) : print_table(&h, &rates, !o->quick);
 }
 
 const ht_command ht_command_hardware = {
@@ -106,7 +185,8 @@ const ht_command ht_command_hardware = {
     .summary = "cores, SIMD level, caches, NUMA nodes, GPUs, bandwidths",
     .text =
         "The disk measured is the one that holds FILE, which is read past the page cache where possible; without one, "
-        "the disk of the model that ships.",
+        "the disk of the model that ships. The figures that plans go by (`hearth help plan`) are measured once and kept in the cache "
+        "folder.",
     .max_positional = 1,
     .tables = { own_flags, ht_flags_talk },
     .idle = { ht_flags_model },

@@ -204,7 +204,7 @@ static int run(const ht_options *o)
     const hearth_status st = hearth_plan_open(&plan, model, &mp, &pp, &err);
     ht_console_progress_end();
     if (st != HEARTH_OK)
-        status = ht_call_failed(&err, true);
+        status = ht_call_failed(&err, !pp.rates || strncmp(err.text, pp.rates, strlen(pp.rates)) != 0);
     else if (o->report && hearth_plan_report(plan, o->report, &err) != HEARTH_OK)
         status = ht_call_failed(&err, false);
     else if (o->json && hearth_plan_json(plan, &text, &n, &err) != HEARTH_OK)
