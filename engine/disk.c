@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * Units, their slots and their reads; see disk.h. Held weights are in disk_hold.c. */
+ * Units, their slots and their reads; see disk.h. Tables are made in disk_open.c, held weights are in disk_hold.c, units that
+ * come in parts in disk_parts.c. */
 #include "engine/disk.h"
 
 #include <stdlib.h>
@@ -7,93 +8,6 @@
 
 #include "engine/base/os.h"
 #include "engine/disk_impl.h"
-
-enum { JOIN_GAP = 4096 }; /* parts that lie no further apart are one read */
-
-/* ---- shapes ---- */
-
-typedef struct place { uint32_t file; uint64_t at; size_t bytes; uint32_t role; } place;
-
-/* The reads of one expert: its parts in the file's order, neighbours joined. Returns the bytes of their slot. */
-static size_t plan_unit(ht_disk_unit *u, const ht_gguf *g, const ht_part part[HT_N_ROLES])
-{
-    place p[HT_N_ROLES];
-    uint32_t n = 0;
-    size_t room = 0;
-
-    memset(u, 0, sizeof *u);
-    memset(u->of, UINT8_MAX, sizeof u->of);
-    for (uint32_t r = 0; r < HT_N_ROLES; r++) {
-        place now = { .role = r };
-        if (!part[r].host || !ht_gguf_locate(g, part[r].host, &now.file, &now.at))
-            continue;
-        now.bytes = ht_part_extent(&part[r]);
-        uint32_t i = n++;
-        for (; i > 0 && (p[i - 1].file > now.file || (p[i - 1].file == now.file && p[i - 1].at > now.at)); i--)
-            p[i] = p[i - 1];
-        p[i] = now;
-    }
-    for (uint32_t i = 0; i < n; i++) {
-        ht_read *last = u->n_reads ? &u->read[u->n_reads - 1] : NULL;
-        if (last && last->file == p[i].file && p[i].at <= last->offset + last->bytes + JOIN_GAP) {
-            const size_t end = (size_t)(p[i].at - last->offset) + p[i].bytes;
-            last->bytes = end > last->bytes ? end : last->bytes;
-        } else {
-            last = &u->read[u->n_reads++];
-            last->file = p[i].file;
-            last->offset = p[i].at;
-            last->bytes = p[i].bytes;
-        }
-        u->of[p[i].role] = (uint8_t)(u->n_reads - 1);
-        u->at[p[i].role] = (size_t)(p[i].at - last->offset);
-    }
-    for (uint32_t i = 0; i < u->n_reads; i++)
-        room += ht_read_room(u->read[i].bytes);
-    return room;
-}
-
-/* Slot of a layer's units: that of the largest. */
-static size_t slot_bytes(const ht_model *m, uint32_t layer)
-{
-    const ht_ffn *ff = &m->layers[layer].ffn;
-    ht_disk_unit u;
-    size_t most = 0;
-
-    for (uint32_t e = 0; e < ff->n_expert; e++) {
-        const size_t now = plan_unit(&u, m->gguf, ff->experts[e]);
-        most = now > most ? now : most;
-    }
-    const size_t page = ht_os_page();
-    return (most + page - 1) / page * page;
-}
-
-ht_status ht_disk_needs_of(ht_disk_needs *out, const ht_model *m, bool predictors, ht_error *err)
-{
-    uint64_t dense[2] = { 0, 0 }, units = 0; /* the largest blocks */
-    ht_status st;
-
-    memset(out, 0, sizeof *out);
-    if ((st = ht_disk_held_bytes(&out->held, m, predictors, err)) != HT_OK)
-        return st;
-    for (uint32_t il = 0; il < m->n_layer; il++) {
-        const ht_ffn *ff = &m->layers[il].ffn;
-        const uint64_t each = slot_bytes(m, il);
-        out->all += each * ff->n_expert;
-        units += ff->n_expert;
-        if (ff->router.host) {
-            out->floor += each * ff->n_used;
-        } else if (each > dense[0]) {
-            dense[1] = dense[0];
-            dense[0] = each;
-        } else if (each > dense[1]) {
-            dense[1] = each;
-        }
-    }
-    out->floor += dense[0] + dense[1];
-    out->tables = units * (sizeof(ht_disk_unit) + 5 * sizeof(uint32_t)) + m->n_layer * sizeof(ht_disk_layer) +
-                  (uint64_t)m->n_layer * m->max_expert * 88; /* the policy's own */
-    return HT_OK;
-}
 
 /* ---- slots ---- */
 
@@ -105,6 +19,12 @@ static ht_disk_unit *unit_of(const ht_disk *d, uint32_t layer, uint32_t expert)
 static ht_disk_unit *unit_by_id(const ht_disk *d, uint32_t id)
 {
     return unit_of(d, id / d->n_expert, id % d->n_expert);
+}
+
+uint8_t *ht_disk_slot(const ht_disk *d, const ht_disk_unit *u)
+{
+    const ht_disk_class *c = &d->classes[d->layers[u->layer].class];
+    return c->memory + (size_t)u->slot * c->bytes;
 }
 
 static uint8_t *slot_at(const ht_disk_class *c, uint32_t slot) { return c->memory + (size_t)slot * c->bytes; }
@@ -154,6 +74,7 @@ static void leave(ht_disk *d, ht_disk_unit *u)
     d->used -= d->classes[d->layers[u->layer].class].bytes;
     u->presence = HT_ABSENT;
     u->failed = u->guess = false;
+    ht_disk_drop_pieces(d, u);
     free_slot(d, u);
 }
 
@@ -194,6 +115,10 @@ static void submit(ht_disk *d, ht_disk_unit *u, bool ahead)
         }
     }
     u->fresh = false;
+    uint32_t at = u->n_reads; /* pieces that were taken back */
+    for (ht_read *r; (r = ht_disk_next_read(d, u, &at)) != NULL;)
+        if (atomic_load_explicit(&r->state, memory_order_acquire) == HT_READ_IDLE)
+            ht_reader_submit(d->reader, r, ahead);
 }
 
 /* What became of a coming unit; true: it is no longer on its way. */
@@ -201,8 +126,10 @@ static bool settle(ht_disk *d, ht_disk_unit *u)
 {
     bool queued = false, done = true;
 
-    for (uint32_t i = 0; i < u->n_reads; i++) {
-        const int state = atomic_load_explicit(&u->read[i].state, memory_order_acquire);
+    uint32_t at = 0;
+
+    for (ht_read *r; (r = ht_disk_next_read(d, u, &at)) != NULL;) {
+        const int state = atomic_load_explicit(&r->state, memory_order_acquire);
         queued |= state == HT_READ_QUEUED;
         done &= state == HT_READ_DONE;
         u->failed |= state == HT_READ_FAILED;
@@ -210,6 +137,7 @@ static bool settle(ht_disk *d, ht_disk_unit *u)
     if (queued)
         return false;
     if (done) {
+        ht_disk_drop_pieces(d, u);
         u->presence = HT_HERE;
         ht_cache_pin(d->cache, ht_disk_id(d, u), false);
         return true;
@@ -246,10 +174,11 @@ static void settle_all(ht_disk *d)
 static bool take_back(ht_disk *d, ht_disk_unit *u)
 {
     bool left = false;
+    uint32_t at = 0;
 
-    for (uint32_t i = 0; i < u->n_reads; i++)
-        if (atomic_load_explicit(&u->read[i].state, memory_order_acquire) == HT_READ_QUEUED)
-            left |= !ht_reader_drop(d->reader, &u->read[i]);
+    for (ht_read *r; (r = ht_disk_next_read(d, u, &at)) != NULL;)
+        if (atomic_load_explicit(&r->state, memory_order_acquire) == HT_READ_QUEUED)
+            left |= !ht_reader_drop(d->reader, r);
     return left;
 }
 
@@ -299,7 +228,21 @@ static void forget(ht_disk *d, uint32_t layer)
     d->n_foreseen = n;
 }
 
+void ht_disk_is_coming(ht_disk *d, ht_disk_unit *u)
+{
+    if (u->presence != HT_HERE)
+        return;
+    u->presence = HT_COMING;
+    ht_cache_pin(d->cache, ht_disk_id(d, u), true);
+    d->coming[d->n_coming++] = (uint32_t)(u - d->units);
+}
+
 bool ht_disk_bring(ht_disk *d, ht_disk_unit *u, bool lane_ahead, bool uncertain)
+{
+    return ht_disk_bring_some(d, u, lane_ahead, uncertain, true);
+}
+
+bool ht_disk_bring_some(ht_disk *d, ht_disk_unit *u, bool lane_ahead, bool uncertain, bool whole)
 {
     const uint32_t id = ht_disk_id(d, u);
     const uint32_t n = ht_cache_admit(d->cache, id, uncertain, d->leaving, d->n_units);
@@ -313,6 +256,7 @@ bool ht_disk_bring(ht_disk *d, ht_disk_unit *u, bool lane_ahead, bool uncertain)
     d->used += d->classes[d->layers[u->layer].class].bytes;
     u->presence = HT_COMING;
     u->fresh = true;
+    ht_disk_begin_unit(d, u, whole);
     u->ahead = lane_ahead;
     for (uint32_t r = 0; lane_ahead && r < u->n_reads; r++)
         d->ahead_bytes += u->read[r].bytes;
@@ -321,7 +265,7 @@ bool ht_disk_bring(ht_disk *d, ht_disk_unit *u, bool lane_ahead, bool uncertain)
     return true;
 }
 
-ht_status ht_disk_pin(ht_disk *d, uint32_t layer, uint32_t expert, const ht_cancel *cancel)
+ht_status ht_disk_pin(ht_disk *d, uint32_t layer, uint32_t expert, bool whole, const ht_cancel *cancel)
 {
     ht_disk_unit *u = unit_of(d, layer, expert);
 
@@ -329,11 +273,11 @@ ht_status ht_disk_pin(ht_disk *d, uint32_t layer, uint32_t expert, const ht_canc
         settle_all(d);
     const ht_presence was = u->presence;
 
-    if (was == HT_ABSENT && !ht_disk_bring(d, u, false, false)) {
+    if (was == HT_ABSENT && !ht_disk_bring_some(d, u, false, false, whole)) {
         forget(d, UINT32_MAX); /* what is needed later yields */
         if (!quiesce(d, cancel))
             return HT_ECANCELLED;
-        if (!ht_disk_bring(d, u, false, false))
+        if (!ht_disk_bring_some(d, u, false, false, whole))
             return HT_ENOMEM;
     }
     if (was == HT_COMING && u->ahead) {
@@ -342,11 +286,19 @@ ht_status ht_disk_pin(ht_disk *d, uint32_t layer, uint32_t expert, const ht_canc
                 ht_reader_hurry(d->reader, &u->read[i]);
         not_ahead(d, u);
     }
+    const bool all_here = was == HT_HERE && u->whole;
+    if (whole && !u->failed && ht_disk_complete(d, u, ht_disk_slot(d, u)) != HT_OK) { /* thousands of reads are under way */
+        u->pins++; /* not this one's */
+        const bool waited = quiesce(d, cancel);
+        u->pins--;
+        if (!waited || ht_disk_complete(d, u, ht_disk_slot(d, u)) != HT_OK)
+            return waited ? HT_ENOMEM : HT_ECANCELLED;
+    }
     if (u->pins++ == 0) {
         ht_cache_pin(d->cache, ht_disk_id(d, u), true);
         d->counts.wanted++;
-        d->counts.hits += was == HT_HERE;
-        d->counts.missed += was != HT_HERE || u->guess;
+        d->counts.hits += all_here;
+        d->counts.missed += !all_here || u->guess;
         d->counts.used += u->guess;
         u->guess = false;
     }
@@ -361,6 +313,8 @@ void ht_disk_unpin(ht_disk *d, uint32_t layer, uint32_t expert)
         ht_cache_pin(d->cache, ht_disk_id(d, u), false);
 }
 
+bool ht_disk_is_part(const ht_disk *d, uint32_t layer, uint32_t expert) { return !unit_of(d, layer, expert)->whole; }
+
 ht_status ht_disk_parts(ht_disk *d, uint32_t layer, uint32_t expert, ht_part out[HT_N_ROLES], ht_error *err)
 {
     ht_disk_unit *u = unit_of(d, layer, expert);
@@ -368,11 +322,12 @@ ht_status ht_disk_parts(ht_disk *d, uint32_t layer, uint32_t expert, ht_part out
     if (u->presence != HT_HERE)
         settle_all(d);
     if (u->failed) {
+        uint32_t at = 0;
         if (take_back(d, u)) /* told when no read of it is under way, so that the next pin begins anew */
             return HT_LATER;
-        for (uint32_t i = 0; i < u->n_reads; i++)
-            if (atomic_load_explicit(&u->read[i].state, memory_order_acquire) == HT_READ_FAILED)
-                return ht_reader_wait(d->reader, &u->read[i], 0, err);
+        for (ht_read *r; (r = ht_disk_next_read(d, u, &at)) != NULL;)
+            if (atomic_load_explicit(&r->state, memory_order_acquire) == HT_READ_FAILED)
+                return ht_reader_wait(d->reader, r, 0, err);
         return HT_EIO;
     }
     if (u->presence != HT_HERE)
@@ -395,7 +350,7 @@ void ht_disk_poll(ht_disk *d, uint32_t wait_us)
         d->counts.wait_seconds += ht_os_now() - t0;
 }
 
-bool ht_disk_foresee(ht_disk *d, uint32_t layer, uint32_t expert, bool certain)
+bool ht_disk_foresee(ht_disk *d, uint32_t layer, uint32_t expert, bool certain, bool whole)
 {
     ht_disk_unit *u = unit_of(d, layer, expert);
 
@@ -405,7 +360,7 @@ bool ht_disk_foresee(ht_disk *d, uint32_t layer, uint32_t expert, bool certain)
     if (d->foreseen_bytes + bytes > d->budget / 4)
         return false;
     if (u->presence == HT_ABSENT) {
-        if (!ht_disk_bring(d, u, true, !certain))
+        if (!ht_disk_bring_some(d, u, true, !certain, whole))
             return false;
         u->guess = !certain;
         d->counts.foreseen += !certain;
@@ -527,167 +482,4 @@ ht_status ht_disk_rows(ht_disk *d, const ht_part *w, const int32_t *ids, uint32_
                               w->stride, (unsigned long long)from);
     }
     return HT_OK;
-}
-
-/* ---- open, close ---- */
-
-/* Layers whose units are of one size share a class of slots. */
-static ht_status make_classes(ht_disk *d, ht_error *err)
-{
-    const ht_model *m = d->m;
-    size_t total = 0;
-    uint32_t at = 0;
-
-    if (!d->classes || !d->free_slots) /* made before; said to analysers */
-        return HT_ENOMEM;
-    for (uint32_t il = 0; il < m->n_layer; il++) {
-        const size_t bytes = slot_bytes(m, il);
-        uint32_t c = 0;
-        while (c < d->n_classes && d->classes[c].bytes != bytes)
-            c++;
-        if (c == d->n_classes)
-            d->classes[d->n_classes++].bytes = bytes;
-        d->classes[c].n += m->layers[il].ffn.n_expert;
-        d->layers[il].class = c;
-    }
-    for (uint32_t c = 0; c < d->n_classes; c++)
-        total += d->classes[c].n * d->classes[c].bytes;
-    d->reserved = total;
-    d->memory = ht_os_reserve(total);
-    if (!d->memory)
-        return ht_fail(err, HT_ENOMEM, "%zu bytes of address space for experts", total);
-    uint8_t *memory = d->memory;
-    for (uint32_t c = 0; c < d->n_classes; c++) {
-        ht_disk_class *k = &d->classes[c];
-        k->memory = memory;
-        k->free = d->free_slots + at;
-        k->n_cold = k->n;
-        for (uint32_t i = 0; i < k->n; i++)
-            k->free[i] = i;
-        memory += k->n * k->bytes;
-        at += k->n;
-    }
-    return HT_OK;
-}
-
-static ht_status make_units(ht_disk *d, ht_error *err)
-{
-    const ht_model *m = d->m;
-
-    for (uint32_t il = 0; il < m->n_layer; il++)
-        d->n_units += m->layers[il].ffn.n_expert;
-    const size_t n = d->n_units;
-    if (n == 0)
-        return ht_fail(err, HT_EINVAL, "a model without feed-forward blocks");
-    d->units = calloc(n, sizeof *d->units);
-    d->coming = calloc(5 * n, sizeof *d->coming);
-    d->layers = calloc(m->n_layer, sizeof *d->layers);
-    d->classes = calloc(m->n_layer, sizeof *d->classes);
-    d->stamps = calloc(d->n_files, sizeof *d->stamps);
-    if (!d->units || !d->coming || !d->layers || !d->classes || !d->stamps) {
-        ht_fail(err, HT_ENOMEM, "tables of %zu experts", n);
-        return HT_ENOMEM; /* said to analysers too */
-    }
-    d->foreseen = d->coming + n;
-    d->leaving = d->foreseen + n;
-    d->free_slots = d->leaving + n;
-    d->fill = d->free_slots + n;
-    uint32_t at = 0;
-    for (uint32_t il = 0; il < m->n_layer; il++) {
-        d->layers[il].first = at;
-        for (uint32_t e = 0; e < m->layers[il].ffn.n_expert; e++, at++) {
-            plan_unit(&d->units[at], m->gguf, m->layers[il].ffn.experts[e]);
-            d->units[at].layer = il;
-            d->units[at].slot = UINT32_MAX;
-        }
-    }
-    return HT_OK;
-}
-
-/* The reader opens paths: they must still lead to the files that were mapped. */
-static ht_status same_files(ht_disk *d, ht_error *err)
-{
-    for (uint32_t i = 0; i < d->n_files; i++) {
-        const char *path = ht_gguf_path(d->m->gguf, i);
-        ht_os_stamp now;
-        if (!ht_os_stamp_fd(ht_gguf_fd(d->m->gguf, i), &d->stamps[i]) || !ht_os_stamp_path(path, &now) ||
-            now.device != d->stamps[i].device || now.inode != d->stamps[i].inode)
-            return ht_fail(err, HT_EIO, "%s: the file was replaced while it was opened", path);
-    }
-    return HT_OK;
-}
-
-static ht_status open_reader(ht_disk *d, const ht_disk_params *p, ht_error *err)
-{
-    ht_reader_params reader = {
-        .n_paths = d->n_files, .io = p->io, .no_uring = p->no_uring, .fault = p->fault, .fault_user = p->fault_user
-    };
-    const char **paths = calloc(d->n_files, sizeof *paths);
-
-    if (!paths)
-        return ht_fail(err, HT_ENOMEM, "paths of %u files", d->n_files);
-    for (uint32_t i = 0; i < d->n_files; i++)
-        paths[i] = ht_gguf_path(d->m->gguf, i);
-    reader.paths = paths;
-    ht_status st = ht_reader_open(&d->reader, &reader, err);
-    free(paths);
-    return st == HT_OK ? same_files(d, err) : st;
-}
-
-static ht_status open_cache(ht_disk *d, ht_error *err)
-{
-    const ht_model *m = d->m;
-    uint64_t *bytes = calloc(m->n_layer, sizeof *bytes);
-
-    if (!bytes)
-        return ht_fail(err, HT_ENOMEM, "tables of %u layers", m->n_layer);
-    for (uint32_t il = 0; il < m->n_layer; il++)
-        bytes[il] = ht_disk_unit_bytes(d, il);
-    const ht_cache_params p = { .kind = HT_CACHE_HEAT,
-                                .n_layer = m->n_layer,
-                                .n_expert = d->n_expert,
-                                .unit_bytes = bytes,
-                                .budget = d->budget };
-    ht_status st = ht_cache_open(&d->cache, &p, err);
-    free(bytes);
-    return st;
-}
-
-ht_status ht_disk_open(ht_disk **out, ht_model *m, const ht_disk_params *p, ht_error *err)
-{
-    ht_disk *d = calloc(1, sizeof *d);
-    ht_status st;
-
-    *out = NULL;
-    if (!d)
-        return ht_fail(err, HT_ENOMEM, "expert cache");
-    d->m = m;
-    d->budget = p->budget;
-    d->n_expert = m->max_expert;
-    d->n_files = ht_gguf_n_files(m->gguf);
-    if ((st = make_units(d, err)) || (st = make_classes(d, err)) || (st = open_cache(d, err)) ||
-        (st = open_reader(d, p, err)) || (st = ht_disk_hold(d, m, p, err))) {
-        ht_disk_close(d);
-        return st;
-    }
-    *out = d;
-    return HT_OK;
-}
-
-void ht_disk_close(ht_disk *d)
-{
-    if (!d)
-        return;
-    ht_reader_close(d->reader); /* nothing writes into slots any more */
-    ht_cache_close(d->cache);
-    if (d->memory)
-        ht_os_release(d->memory, d->reserved);
-    if (d->held)
-        ht_os_release(d->held, d->held_reserved);
-    free(d->units);
-    free(d->coming);
-    free(d->layers);
-    free(d->classes);
-    free(d->stamps);
-    free(d);
 }

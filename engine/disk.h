@@ -28,6 +28,7 @@ typedef struct ht_disk_params {
     ht_io io;            /* DIRECT or CACHED */
     bool no_uring;
     bool predictors;     /* the file's own are used: they are held */
+    bool parts_always;   /* experts come in parts however little that saves (tests) */
     uint64_t budget;     /* bytes of slots, at first */
     int (*fault)(void *user, uint32_t file, uint64_t offset, size_t *bytes); /* as ht_reader_params */
     void *fault_user;
@@ -67,10 +68,19 @@ typedef enum ht_presence { HT_ABSENT, HT_COMING, HT_HERE } ht_presence;
 ht_presence ht_disk_presence(const ht_disk *d, uint32_t layer, uint32_t expert);
 size_t ht_disk_unit_bytes(const ht_disk *d, uint32_t layer); /* of its slot */
 
-/* Pins a unit and has it read where it is absent. HT_ENOMEM: there is no room, for all else is pinned; HT_ECANCELLED: cancelled
+/* Pins a unit and has it read where it is absent; whole: what is missing of it too, else of a unit that may come in parts at
+ * least the head (disk_parts.c). HT_ENOMEM: there is no room, for all else is pinned; HT_ECANCELLED: cancelled
  * (NULL allowed) while what was on its way had to be waited for. Nothing is changed then. */
-ht_status ht_disk_pin(ht_disk *d, uint32_t layer, uint32_t expert, const ht_cancel *cancel);
+ht_status ht_disk_pin(ht_disk *d, uint32_t layer, uint32_t expert, bool whole, const ht_cancel *cancel);
 void ht_disk_unpin(ht_disk *d, uint32_t layer, uint32_t expert);
+/* Whether a layer's units may come in parts: gate rows and scales, then what is needed of the rest; whether that is worth its
+ * while where such a share of neurons is active (negative: not known). */
+bool ht_disk_in_parts(const ht_disk *d, uint32_t layer);
+bool ht_disk_parts_pay(const ht_disk *d, uint32_t layer, float density);
+/* Whether a unit's head only is here or on its way, and what ht_disk_need asked for. */
+bool ht_disk_is_part(const ht_disk *d, uint32_t layer, uint32_t expert);
+/* Of a pinned unit whose head is here: reads what is missing of the neurons in mask. HT_LATER: not now, poll first. */
+ht_status ht_disk_need(ht_disk *d, uint32_t layer, uint32_t expert, const uint32_t *mask);
 /* The parts of a pinned unit. HT_LATER: on its way. HT_EIO: `err` (NULL allowed) names file and offset; the next pin tries again. */
 ht_status ht_disk_parts(ht_disk *d, uint32_t layer, uint32_t expert, ht_part out[HT_N_ROLES], ht_error *err);
 /* Takes note of what has arrived; waits for something to arrive, at most wait_us. Counted as waiting. */
@@ -79,7 +89,7 @@ void ht_disk_poll(ht_disk *d, uint32_t wait_us);
 /* A unit that will be needed soon is read behind all that is needed now, and stays until ht_disk_forget of its layer or
  * until somebody needs the room. certain: it will be needed, else it may only take the place of what is worth less.
  * False: not now. */
-bool ht_disk_foresee(ht_disk *d, uint32_t layer, uint32_t expert, bool certain);
+bool ht_disk_foresee(ht_disk *d, uint32_t layer, uint32_t expert, bool certain, bool whole);
 void ht_disk_forget(ht_disk *d, uint32_t layer);
 uint64_t ht_disk_foreseen_bytes(const ht_disk *d); /* on their way */
 

@@ -101,6 +101,13 @@ static void layout(ht_forward *f, carver *c, bool streamed)
             f->embed_ids = carve(c, n, sizeof *f->embed_ids);
             f->embed_rows = carve(c, n, m->embed.stride);
         }
+        if (m->pack && f->sparse) {
+            f->open = carve(c, (size_t)m->max_used * m->max_ff, sizeof(float));
+            f->masked = carve(c, m->max_used, 1);
+            f->mask_words = (m->max_ff + 31) / 32;
+            if (!m->predict || !m->predict->masks)
+                f->mask = carve(c, (size_t)m->max_used * f->mask_words, sizeof(uint32_t));
+        }
         f->guess = carve_act(c, 1, m->d_model, q8);
         f->guess_router = carve(c, m->max_expert, sizeof(float));
         f->guess_weights = carve(c, m->max_used, sizeof(float));

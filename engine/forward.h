@@ -62,7 +62,8 @@ typedef struct ht_forward {
     size_t *rope_at;       /* [n_ropes] first float of each table */
     float *logits;         /* [logit_rows][n_vocab] */
 
-    uint32_t *mask;        /* [slots][mask_words] of a feed-forward block's hidden units; where neurons are foretold */
+    uint32_t *mask;        /* [slots][mask_words] of a feed-forward block's hidden units; where neurons are foretold, or [max_used]
+                            * where experts come in parts */
     uint32_t mask_words;
     float *scores;         /* [batch][max_ff], low-rank predictors */
     ht_act low;            /* [batch][max_rank] */
@@ -79,6 +80,8 @@ typedef struct ht_forward {
     float *miss_scores;    /* [max_expert] */
     bool *miss_low;        /* [max_used] of a token: computed from a stand-in */
     ht_missed missed;
+    float *open;           /* [max_used][max_ff] of experts that come in parts: their gates */
+    uint8_t *masked;       /* [max_used] such an expert's row of mask says which neurons are here */
     bool streaming;        /* more of the ticket may be asked for while others compute */
     double tick_at;        /* ht_os_now() when reads are looked at again */
 

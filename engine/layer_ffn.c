@@ -260,6 +260,7 @@ ht_status ht_ffn_choose(ht_ops *o, ht_forward *f, uint32_t il, uint32_t n, const
         ht_store_remember(f->store, il, f->expert_ids, n, f->m->layers[il].ffn.n_used);
     if (token)
         n_items = ht_miss_settle(f, il, items, n_items);
+    ht_stream_choose_parts(f, il, n);
     const bool some = token && f->store->miss.on_miss == HT_MISS_LOW;
     st = some ? ht_store_want_some(f->store, f->clusters, f->miss_low, n_items, cancel, &f->ticket)
               : ht_store_want(f->store, f->clusters, n_items, n > 1, cancel, &f->ticket);

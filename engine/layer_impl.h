@@ -79,6 +79,8 @@ ht_status ht_stream_dense(ht_ops *o, ht_forward *f, uint32_t il, uint32_t n, flo
 /* shared: also queues the shared expert, while experts arrive; *shared: it did. */
 ht_status ht_stream_mixture(ht_ops *o, ht_forward *f, uint32_t il, uint32_t n, bool *shared, const ht_cancel *cancel,
                             ht_error *err);
+/* Before experts of a layer are wanted: whether they may come in parts, those neurons only whose gate is open. */
+void ht_stream_choose_parts(ht_forward *f, uint32_t il, uint32_t n);
 /* Queues the next layer's router over this layer's state, to foresee its experts. */
 void ht_stream_guess(ht_ops *o, ht_forward *f, uint32_t il);
 

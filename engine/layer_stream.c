@@ -61,6 +61,65 @@ static ht_status no_room(ht_error *err, ht_status st, const char *what, uint32_t
                                : ht_fail(err, st, "there is no room for %s of layer %u", what, il);
 }
 
+/* ---- Experts in parts ---- */
+
+void ht_stream_choose_parts(ht_forward *f, uint32_t il, uint32_t n)
+{
+    f->store->in_parts = f->store->disk && n == 1 && f->sparse && f->open && !f->trace &&
+                         ht_disk_parts_pay(f->store->disk, il, f->loads[il].density);
+}
+
+/* Queues the gate of an expert whose gate rows are here. */
+static ht_status queue_gate(ht_ops *o, ht_forward *f, uint32_t il, uint32_t which, const ht_ffn_item *it, ht_error *err)
+{
+    const uint32_t n_ff = f->m->layers[il].ffn.n_ff;
+
+    if (o->n >= HT_MAX_OPS / 2) {
+        const ht_status st = ht_ops_submit(f, o, NULL, err);
+        if (st != HT_OK)
+            return st;
+    }
+    if (ht_ffn_foretold(f, il))
+        ht_ffn_foretell(o, f, il, f->clusters[which].expert, it);
+    ht_ops_matmul(o, it->part[HT_ROLE_GATE], it->bias[HT_ROLE_GATE], f->xn, f->open + (size_t)which * n_ff, n_ff, false);
+    return HT_OK;
+}
+
+/* The gate is computed: its open neurons go into the expert's row of the mask, and what is not here of them is asked for. */
+static void ask_for_open(ht_forward *f, uint32_t il, uint32_t which, uint32_t slot)
+{
+    const uint32_t n_ff = f->m->layers[il].ffn.n_ff;
+    const float *gate = f->open + (size_t)which * n_ff, shut = f->m->act == HT_ACT_FATRELU ? f->m->act_param : 0.0f;
+    uint32_t *mask = f->mask + (size_t)slot * f->mask_words;
+    const bool foretold = ht_ffn_foretold(f, il);
+
+    for (uint32_t w = 0; w < n_ff / 32; w++) { /* of packed experts whole words */
+        uint32_t bits = 0;
+        for (uint32_t i = 0; i < 32; i++) /* not a number counts as open */
+            bits |= (uint32_t)!(gate[32 * w + i] <= shut) << i;
+        mask[w] = foretold ? mask[w] & bits : bits;
+    }
+    f->masked[which] = ht_store_need(f->store, &f->ticket, which, mask) == HT_OK;
+}
+
+/* The masks of items of which one at least is masked. */
+static void set_masks(ht_forward *f, uint32_t il, ht_op_ffn *op, const ht_ffn_item *items, uint32_t n)
+{
+    bool any = false;
+
+    for (uint32_t i = 0; f->store->in_parts && i < n; i++)
+        any |= f->masked[items[i].slot];
+    if (!any)
+        return;
+    for (uint32_t i = 0; i < n && !ht_ffn_foretold(f, il); i++)
+        if (!f->masked[items[i].slot])
+            memset(f->mask + (size_t)items[i].slot * f->mask_words, 0xff, op->n_ff / 32 * sizeof *f->mask);
+    op->mask = f->mask;
+    op->mask_stride = f->mask_words;
+}
+
+/* ---- Dense blocks ---- */
+
 ht_status ht_stream_dense(ht_ops *o, ht_forward *f, uint32_t il, uint32_t n, float *y, const ht_cancel *cancel,
                           ht_error *err)
 {
@@ -72,31 +131,93 @@ ht_status ht_stream_dense(ht_ops *o, ht_forward *f, uint32_t il, uint32_t n, flo
         return st;
     ht_store_release(f->store, &f->ticket);
     f->clusters[0] = (ht_cluster){ .layer = il, .n = ff->n_ff };
+    ht_stream_choose_parts(f, il, n);
     if ((st = ht_store_want(f->store, f->clusters, 1, n > 1, cancel, &f->ticket)) != HT_OK)
         return no_room(err, st, "the feed-forward block", il);
     ht_store_used(f->store, f->clusters, NULL, 1, n);
     ht_store_foresee_next(f->store, il, NULL, 0);
     memset(it, 0, sizeof *it);
     it->n_tokens = n;
+    if (f->store->in_parts)
+        f->masked[0] = false;
     if ((st = await(f, 0, it, cancel, err)) != HT_OK)
         return st;
-    if (ht_ffn_foretold(f, il))
+    while (f->store->in_parts && ht_store_is_part(f->store, &f->ticket, 0) && !f->masked[0]) {
+        if ((st = queue_gate(o, f, il, 0, it, err)) || (st = finish(f, o, cancel, err)))
+            return st;
+        ask_for_open(f, il, 0, 0);
+        if (!f->masked[0])
+            ht_store_poll(f->store);
+        if ((st = await(f, 0, it, cancel, err)) != HT_OK)
+            return st;
+    }
+    if (ht_ffn_foretold(f, il) && !(f->store->in_parts && f->masked[0]))
         ht_ffn_foretell(o, f, il, 0, it);
-    ht_ops_add(o, HT_OP_FFN)->ffn = ht_ffn_op(f, ff, it, 1, ff->n_ff, y, il, false, n);
+    ht_op *op = ht_ops_add(o, HT_OP_FFN);
+    op->ffn = ht_ffn_op(f, ff, it, 1, ff->n_ff, y, il, false, n);
+    set_masks(f, il, &op->ffn, it, 1);
     return ht_ffn_tell(f, o, il, n, 0, false, cancel, err);
 }
 
-/* Takes the experts that are here and were not taken yet, in their order, to items[*n]. */
-static ht_status take(ht_forward *f, ht_ffn_item *all, ht_ffn_item *items, uint32_t *n, ht_error *err)
+/* ---- Mixtures ---- */
+
+/* What came of a token's experts. */
+typedef struct taken {
+    uint32_t n;     /* items, in the order in which they came */
+    uint32_t heads; /* experts whose gates were queued and are to be looked at */
+} taken;
+
+enum { HEAD = 0xff }; /* in ht_forward.masked: the gate is queued */
+
+/* Takes the experts that are here and were not taken yet, in their order, to items[t->n]; queues the gates of those that are
+ * here in part. */
+static ht_status take(ht_ops *o, ht_forward *f, uint32_t il, ht_ffn_item *all, ht_ffn_item *items, taken *t, ht_error *err)
 {
     ht_status st;
 
     for (uint32_t i = 0; i < f->ticket.n; i++) {
         if (all[i].part[HT_ROLE_UP].host)
             continue;
-        if ((st = ht_ffn_lease(f, i, &all[i], err)) == HT_OK)
-            items[(*n)++] = all[i];
-        else if (st != HT_LATER)
+        if ((st = ht_ffn_lease(f, i, &all[i], err)) == HT_LATER)
+            continue;
+        if (st != HT_OK)
+            return st;
+        if (f->store->in_parts && !f->masked[i] && ht_store_is_part(f->store, &f->ticket, i)) {
+            if ((st = queue_gate(o, f, il, i, &all[i], err)) != HT_OK)
+                return st;
+            all[i].part[HT_ROLE_UP].host = NULL;
+            f->masked[i] = HEAD;
+            t->heads++;
+        } else if (f->masked && f->masked[i] == HEAD) {
+            all[i].part[HT_ROLE_UP].host = NULL;
+        } else {
+            items[t->n++] = all[i];
+        }
+    }
+    return HT_OK;
+}
+
+/* Waits for what is queued, asks for the rest of experts that are here in part, takes what has come. */
+static ht_status next_ones(ht_ops *o, ht_forward *f, uint32_t il, ht_ffn_item *all, ht_ffn_item *items, taken *t,
+                           const ht_cancel *cancel, ht_error *err)
+{
+    const uint32_t begun = t->n;
+    ht_status st;
+
+    if ((st = finish(f, o, cancel, err)) != HT_OK)
+        return st;
+    for (uint32_t i = 0; t->heads && i < f->ticket.n; i++)
+        if (f->masked[i] == HEAD)
+            ask_for_open(f, il, i, all[i].slot);
+    t->heads = 0;
+    ht_disk_poll(f->store->disk, 0);
+    if ((st = take(o, f, il, all, items, t, err)) != HT_OK)
+        return st;
+    while (t->n == begun && !t->heads) {
+        if (cancel && atomic_load_explicit(&cancel->asked, memory_order_relaxed))
+            return ht_fail(err, HT_ECANCELLED, "cancelled");
+        ht_store_poll(f->store);
+        if ((st = take(o, f, il, all, items, t, err)) != HT_OK)
             return st;
     }
     return HT_OK;
@@ -107,51 +228,45 @@ static ht_status token(ht_ops *o, ht_forward *f, uint32_t il, bool *shared, cons
     const ht_ffn *ff = &f->m->layers[il].ffn;
     ht_ffn_item *all = f->items + f->m->n_layer, *items = f->items + f->m->n_layer + f->m->max_expert;
     const uint32_t n_items = f->ticket.n;
-    uint32_t begun = 0, n = 0;
+    uint32_t begun = 0;
+    taken t = { 0 };
     ht_status st;
 
+    if (f->masked)
+        memset(f->masked, 0, n_items);
     for (uint32_t i = 0; i < n_items && f->trace; i++) /* who listens is told of all at once */
         if ((st = await(f, i, &all[i], cancel, err)) != HT_OK)
             return st;
     for (uint32_t i = 0; i < n_items && f->trace; i++)
-        items[n++] = all[i];
-    if ((st = take(f, all, items, &n, err)) != HT_OK)
+        items[t.n++] = all[i];
+    if ((st = take(o, f, il, all, items, &t, err)) != HT_OK)
         return st;
-    const bool at_once = n == n_items;
+    const bool at_once = t.n == n_items;
     if (at_once)
         items = all;
     while (begun < n_items) {
-        for (uint32_t i = begun; ht_ffn_foretold(f, il) && i < n; i++) {
+        for (uint32_t i = begun; ht_ffn_foretold(f, il) && i < t.n; i++) {
             const uint32_t which = items[i].slot; /* slots are numbered as the experts are */
+            if (f->store->in_parts && f->masked[which])
+                continue;
             ht_ffn_foretell(o, f, il, f->clusters[which].expert, &items[i]);
             if (o->n >= HT_MAX_OPS / 2 && (st = ht_ops_submit(f, o, NULL, err)) != HT_OK)
                 return st;
         }
-        if (n > begun) {
+        if (t.n > begun) {
             ht_op *op = ht_ops_add(o, HT_OP_FFN);
-            op->ffn = ht_ffn_op(f, ff, items + begun, n - begun, ff->n_ff, f->y, il, false, 1);
+            op->ffn = ht_ffn_op(f, ff, items + begun, t.n - begun, ff->n_ff, f->y, il, false, 1);
             op->ffn.stage = at_once ? HT_FFN_ALL : HT_FFN_OUTPUTS;
-            begun = n;
+            set_masks(f, il, &op->ffn, items + begun, t.n - begun);
+            begun = t.n;
         }
         if (at_once)
             return ht_ffn_tell(f, o, il, 1, 0, false, cancel, err);
         if (!*shared && (st = ht_ffn_shared(o, f, il, 1, cancel, err)) != HT_OK)
             return st;
         *shared = true;
-        if (begun < n_items) { /* others arrive while these are computed */
-            if ((st = finish(f, o, cancel, err)) != HT_OK)
-                return st;
-            ht_disk_poll(f->store->disk, 0);
-            if ((st = take(f, all, items, &n, err)) != HT_OK)
-                return st;
-            while (n == begun) {
-                if (cancel && atomic_load_explicit(&cancel->asked, memory_order_relaxed))
-                    return ht_fail(err, HT_ECANCELLED, "cancelled");
-                ht_store_poll(f->store);
-                if ((st = take(f, all, items, &n, err)) != HT_OK)
-                    return st;
-            }
-        }
+        if (begun < n_items && (st = next_ones(o, f, il, all, items, &t, cancel, err)) != HT_OK) /* while these are computed */
+            return st;
     }
     ht_op *op = ht_ops_add(o, HT_OP_FFN);
     op->ffn = ht_ffn_op(f, ff, all, n_items, ff->n_ff, f->y, il, false, 1);

@@ -56,7 +56,7 @@ ht_status ht_store_more(ht_store *s, ht_ticket *t)
             continue;
         if (!t->few && t->bytes && (t->bytes + bytes > most_pinned(s) || coming > WINDOW_BYTES))
             return HT_OK;
-        const ht_status st = ht_disk_pin(s->disk, c->layer, c->expert, t->cancel);
+        const ht_status st = ht_disk_pin(s->disk, c->layer, c->expert, !s->in_parts, t->cancel);
         if (st != HT_OK)
             return st == HT_ENOMEM && t->bytes ? HT_OK : st;
         if (ht_disk_presence(s->disk, c->layer, c->expert) == HT_COMING)
@@ -127,6 +127,16 @@ ht_status ht_store_want_some(ht_store *s, const ht_cluster *clusters, const bool
     return st;
 }
 
+bool ht_store_is_part(const ht_store *s, const ht_ticket *t, uint32_t which)
+{
+    return s->disk && !(t->low && t->low[which]) && ht_disk_is_part(s->disk, t->clusters[which].layer, t->clusters[which].expert);
+}
+
+ht_status ht_store_need(ht_store *s, const ht_ticket *t, uint32_t which, const uint32_t *mask)
+{
+    return ht_disk_need(s->disk, t->clusters[which].layer, t->clusters[which].expert, mask);
+}
+
 void ht_store_foresee_next(ht_store *s, uint32_t layer, const uint32_t *experts, uint32_t n)
 {
     const ht_model *m = s->m;
@@ -134,14 +144,14 @@ void ht_store_foresee_next(ht_store *s, uint32_t layer, const uint32_t *experts,
     if (!s->disk || s->prefetch == HT_PREFETCH_OFF)
         return;
     for (uint32_t i = 0; experts && i < n; i++)
-        ht_disk_foresee(s->disk, layer + 1, experts[i], false);
+        ht_disk_foresee(s->disk, layer + 1, experts[i], false, !s->in_parts);
     for (uint32_t k = 1; !experts && k < m->n_layer; k++) {
         const uint32_t il = (layer + k) % m->n_layer;
         const ht_ffn *ff = &m->layers[il].ffn;
         if (ff->router.host && (k > 1 || il == 0)) /* nobody knows what the next token will choose */
             return;
         for (uint32_t e = 0; e < ff->n_expert; e++)
-            if (ht_disk_foreseen_bytes(s->disk) > WINDOW_BYTES || !ht_disk_foresee(s->disk, il, e, true))
+            if (ht_disk_foreseen_bytes(s->disk) > WINDOW_BYTES || !ht_disk_foresee(s->disk, il, e, true, !s->in_parts))
                 return;
         if (ff->router.host)
             return;

@@ -59,6 +59,7 @@ typedef struct ht_store {
     ht_disk *disk;           /* NULL: the mapped file. Owned */
     ht_standins *standins;   /* NULL: none. Owned */
     ht_miss_rule miss;
+    bool in_parts;           /* what is wanted from now on may come in parts: the caller asks for the rest by ht_store_need */
     ht_prefetch prefetch;
     ht_store_judge judge;
     uint64_t missing[HT_N_MISSING]; /* layers of single tokens by how many units had to be read for them; the last: as many or more */
@@ -101,6 +102,10 @@ ht_status ht_store_more(ht_store *s, ht_ticket *t);
  * allowed) names file and offset. */
 ht_status ht_store_lease(ht_store *s, ht_ticket *t, uint32_t which, ht_part out[HT_N_ROLES], ht_part *down_t,
                          ht_error *err);
+/* Whether a leased cluster is not all here: its gate rows and scales are, and what was asked for. */
+bool ht_store_is_part(const ht_store *s, const ht_ticket *t, uint32_t which);
+/* Asks for the neurons in mask of such a one; it is leased anew when they are here. HT_LATER: poll, then ask again. */
+ht_status ht_store_need(ht_store *s, const ht_ticket *t, uint32_t which, const uint32_t *mask);
 /* What will be needed after this layer is read behind what is needed now: the next layer's experts that were guessed, or
  * (experts NULL) what the next layers need for certain: all experts of a long prompt's next layer, dense blocks. */
 void ht_store_foresee_next(ht_store *s, uint32_t layer, const uint32_t *experts, uint32_t n);

@@ -2,6 +2,8 @@
  *
  * Packed models, and PowerInfer's, streamed from their file: the logits of the plain file in memory, bit by bit. Profiles are
  * made up: what fires most is for the order of groups only. */
+#include <errno.h>
+
 #include "offline_profiler/profile.h"
 #include "tests/engine/stream_util.h"
 
@@ -142,6 +144,7 @@ static void check(const char *plain, const char *name, how base, bool thorough)
 
     for (int i = 0; i < 3; i++) {
         base.p.sparsity = ways[i];
+        base.hooks.parts_always = i != 2;
         same_bits_as(plain, packed, name, base, thorough && i == 1);
     }
     remove(packed);
@@ -202,4 +205,99 @@ Test(stream_packed, powerinfer)
             snprintf(path, sizeof path, "%s/powerinfer/%s.gguf", HEARTH_TEST_DATA, names[i]);
             same_bits_as(path, path, names[i], (how){ .p = { .sparsity = ways[k] } }, k == 1);
         }
+}
+
+/* ---- Parts ---- */
+
+/* Where few gates are open, less is read; who asks for every neuron reads all. */
+Test(stream_packed, closed_gates_are_not_read, .timeout = 300)
+{
+    static const shape shapes[] = { { "q8_0", 3, 0, 0, 512, 2048, "relu" }, { "q8_0", 3, 6, 2, 512, 1024, "relu" } };
+
+    for (int i = 0; i < 2; i++) {
+        const char *plain = write_model(shapes[i], "plain"), *packed = pack(plain, (how){ 0 }, "packed");
+        how h = { .p = { .threads = 1, .io = HEARTH_IO_DIRECT, .prefetch = HEARTH_PREFETCH_OFF } };
+        hearth_stats all, few;
+        size_t n;
+
+        h.p.sparsity = HEARTH_SPARSITY_OFF;
+        float *want = logits_of(packed, h, &n, &all);
+        h.p.sparsity = HEARTH_SPARSITY_EXACT;
+        h.hooks.parts_always = true;
+        float *got = logits_of(packed, h, &n, &few);
+        cr_expect_arr_eq(got, want, n);
+        cr_expect_lt(few.disk_bytes_read, all.disk_bytes_read, "shape %d: %llu of %llu bytes", i,
+                     (unsigned long long)few.disk_bytes_read, (unsigned long long)all.disk_bytes_read);
+        free(want);
+        free(got);
+        remove(plain);
+        remove(packed);
+    }
+}
+
+typedef struct trouble {
+    uint64_t n, from, to; /* reads so far; these fail, or cancel */
+    hearth_session *cancel;
+} trouble;
+
+static int make_trouble(void *user, uint32_t file, uint64_t offset, size_t *bytes)
+{
+    trouble *t = user;
+    const bool now = t->n >= t->from && t->n < t->to;
+
+    (void)file;
+    (void)offset;
+    (void)bytes;
+    t->n++;
+    if (now && t->cancel)
+        hearth_session_cancel(t->cancel);
+    return now && !t->cancel ? EIO : 0;
+}
+
+Test(stream_packed, a_failing_disk, .timeout = 300)
+{
+    enum { N = 8 };
+    const char *plain = write_model((shape){ "q8_0", 2, 4, 2, 128, 256, "relu" }, "plain");
+    const char *packed = pack(plain, (how){ 0 }, "packed");
+    int32_t ids[N] = { 3, 1, 4, 1, 5, 9, 2, 6 };
+    hearth_error err;
+    hearth_model *m = util_open(plain, (hearth_model_params){ .threads = 1, .io = HEARTH_IO_MMAP });
+    const uint32_t v = util_n_vocab(m);
+    float *want = util_logits(m, ids, N, 16, HEARTH_KV_F16), *got = malloc((size_t)N * v * sizeof *got);
+    uint32_t failed = 0;
+
+    hearth_model_close(&m);
+    for (uint64_t at = 0; at < 200; at += util_sanitized() ? 31 : 3)
+        for (int what = 0; what < 2; what++) {
+            trouble t = { .from = UINT64_MAX, .to = UINT64_MAX };
+            how h = { .p = { .threads = 2, .io = HEARTH_IO_DIRECT, .sparsity = HEARTH_SPARSITY_EXACT,
+                             .prefetch = at % 2 ? HEARTH_PREFETCH_ON : HEARTH_PREFETCH_OFF },
+                      .hooks = { .fault = make_trouble, .fault_user = &t, .parts_always = true } };
+            m = open_how(packed, h);
+            hearth_session *s = session_how(m, h);
+            t.from = t.n + at;
+            t.to = t.from + (what ? 1 : 3);
+            t.cancel = what ? s : NULL;
+            uint32_t done = 0, faults = 0;
+            while (done < N) {
+                struct util_rows rows = { got + (size_t)done * v, v };
+                const hearth_status st = hearth_session_feed(s, ids + done, 1, util_store_row, &rows, &err);
+                if (st == HEARTH_OK) {
+                    done++;
+                    continue;
+                }
+                cr_assert_lt(++faults, 6u, "read %d: %s", (int)at, err.text);
+                cr_assert_eq(st, what ? HEARTH_ECANCELLED : HEARTH_EIO, "read %d: %s", (int)at, err.text);
+                hearth_session_uncancel(s);
+            }
+            failed += faults;
+            cr_expect_arr_eq(got, want, (size_t)N * v * sizeof *want, "read %d", (int)at);
+            hearth_session_close(&s);
+            hearth_model_close(&m);
+        }
+    cr_expect_gt(failed, 0u);
+    free(want);
+    free(got);
+    remove(plain);
+    remove(packed);
 }
