@@ -224,7 +224,7 @@ static ht_status size_up(planner *k, ht_error *err)
     k->rows = k->rows < 1 ? 1 : k->rows > 64 ? 64 : k->rows;
     for (uint64_t i = 0; i < ht_gguf_n_tensors(k->p->gguf); i++)
         tensors += ht_gguf_tensor_at(k->p->gguf, i)->bytes;
-    k->s.streamable = !w->pack && !ht_gguf_powerinfer(k->p->gguf) && k->model.io != HEARTH_IO_MMAP;
+    k->s.streamable = k->model.io != HEARTH_IO_MMAP;
     k->streamed = k->s.streamable && (k->model.io != HEARTH_IO_AUTO || tensors > k->limit || (k->model.ram_bytes && !fits(k)));
     for (size_t i = 0; i < k->params.n_pins && k->s.streamable; i++) { /* that is what it takes */
         const char *eq = strchr(k->params.pins[i], '=');
@@ -232,7 +232,8 @@ static ht_status size_up(planner *k, ht_error *err)
     }
     k->s.streamed = k->streamed;
     if (k->streamed) {
-        if ((st = ht_disk_needs_of(&k->needs, w, err)) != HT_OK)
+        const bool predictors = ht_activation_has_zeros(w->act) && k->model.sparsity == HEARTH_SPARSITY_AUTO && !k->model.ignore_predictors;
+        if ((st = ht_disk_needs_of(&k->needs, w, predictors, err)) != HT_OK)
             return st;
         k->table_bytes += k->needs.tables;
     }
