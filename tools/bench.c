@@ -382,7 +382,8 @@ static int print_table(const ht_loaded *l, row *rows, size_t n_rows, size_t n_re
     }
     printf("\nweights read per token: %.1f MB", (double)rows[n_rows - 1].weight_bytes_per_token / 1e6);
     if (rows[n_rows - 1].weight_bytes_per_token < l->info.weight_bytes_per_token)
-        printf(" of %.1f MB, the rest skipped", (double)l->info.weight_bytes_per_token / 1e6);
+        printf(" of %.1f MB, the rest skipped%s", (double)l->info.weight_bytes_per_token / 1e6,
+               rows[n_rows - 1].experts.experts_stood_in ? ", or computed from fewer bits" : "");
     if (hw->memory_read_bps_1 > 0)
         printf("; memory read bandwidth measured: %.2f GB/s with 1 thread, %.2f GB/s with %u",
                1e-9 * hw->memory_read_bps_1, 1e-9 * hw->memory_read_bps_all, hw->default_threads);
