@@ -305,6 +305,11 @@ ht_status ht_disk_pin(ht_disk *d, uint32_t layer, uint32_t expert, bool whole, c
     return HT_OK;
 }
 
+void ht_disk_keep(ht_disk *d, uint32_t layer, uint32_t expert, bool kept)
+{
+    ht_cache_pin(d->cache, ht_disk_id(d, unit_of(d, layer, expert)), kept);
+}
+
 void ht_disk_unpin(ht_disk *d, uint32_t layer, uint32_t expert)
 {
     ht_disk_unit *u = unit_of(d, layer, expert);

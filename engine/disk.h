@@ -68,6 +68,8 @@ typedef enum ht_presence { HT_ABSENT, HT_COMING, HT_HERE } ht_presence;
 ht_presence ht_disk_presence(const ht_disk *d, uint32_t layer, uint32_t expert);
 size_t ht_disk_unit_bytes(const ht_disk *d, uint32_t layer); /* of its slot */
 
+/* One that is not absent does not leave between keep true and keep false, which is said as often. */
+void ht_disk_keep(ht_disk *d, uint32_t layer, uint32_t expert, bool kept);
 /* Pins a unit and has it read where it is absent; whole: what is missing of it too, else of a unit that may come in parts at
  * least the head (disk_parts.c). HT_ENOMEM: there is no room, for all else is pinned; HT_ECANCELLED: cancelled
  * (NULL allowed) while what was on its way had to be waited for. Nothing is changed then. */

@@ -114,6 +114,7 @@ static void layout(ht_forward *f, carver *c, bool streamed)
         f->guess_ids = carve(c, m->max_used, sizeof(uint32_t));
         f->miss_scores = carve(c, m->max_expert, sizeof(float));
         f->miss_low = carve(c, m->max_used, sizeof(bool));
+        f->foretold_ids = carve(c, m->max_used, sizeof(uint32_t));
     }
 }
 

@@ -84,6 +84,8 @@ typedef struct ht_forward {
     uint8_t *masked;       /* [max_used] such an expert's row of mask says which neurons are here */
     bool streaming;        /* more of the ticket may be asked for while others compute */
     double tick_at;        /* ht_os_now() when reads are looked at again */
+    uint32_t *foretold_ids; /* [max_used] those that were acted upon; of layer `foretold`, 0: none */
+    uint32_t foretold;
 
     ht_mask_counts counts;                /* of passes of several */
 

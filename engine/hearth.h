@@ -357,6 +357,10 @@ typedef struct hearth_stats {
      * router, and how many of these there were. */
     uint64_t experts_stood_in, experts_skipped, experts_rerouted, mixtures;
     double skipped_share;
+    /* Layers of passes of one token, by how many of the experts that they needed had to be read for them, foreseen or not; the
+     * last: 16 or more. */
+    uint64_t layers_missing[17];
+    uint64_t experts_guessed, experts_guessed_right; /* of layers whose router was guessed: experts used, and of them guessed */
 } hearth_stats;
 HEARTH_API hearth_status hearth_session_get_stats(const hearth_session *s, hearth_stats *stats);
 

@@ -172,6 +172,7 @@ ht_status ht_layer_run(ht_forward *f, ht_state *s, uint32_t il, uint32_t n, cons
 
     if (l->ffn.router.host && m->arch->router_before_attn) {
         ht_ffn_route(&o, f, &l->ffn, ht_act_plain(f->x, m->d_model));
+        ht_stream_guess(&o, f, il);
         if (f->store->disk && (st = ht_ffn_choose(&o, f, il, n, cancel, err)) != HT_OK) /* read while attention is computed */
             return st;
     }

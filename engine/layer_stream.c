@@ -329,9 +329,15 @@ ht_status ht_stream_mixture(ht_ops *o, ht_forward *f, uint32_t il, uint32_t n, b
         return prompt(o, f, il, n, cancel, err);
     if (f->ticket.to < f->ticket.n)
         return ht_fail(err, HT_ENOMEM, "there is no room for the experts that one token uses in layer %u", il);
+    if (f->foretold == il && il)
+        ht_store_judge_guess(f->store, f->foretold_ids, f->expert_ids, f->m->layers[il].ffn.n_used);
+    f->foretold = 0;
     if (f->guessed == il + 1) {
+        const uint32_t n_used = f->m->layers[il + 1].ffn.n_used;
         ht_miss_guess(f, il + 1);
-        ht_store_foresee_next(f->store, il, f->guess_ids, f->m->layers[il + 1].ffn.n_used);
+        ht_store_foresee_next(f->store, il, f->guess_ids, n_used);
+        memcpy(f->foretold_ids, f->guess_ids, n_used * sizeof *f->guess_ids);
+        f->foretold = il + 1;
     }
     return token(o, f, il, shared, cancel, err);
 }
@@ -344,8 +350,12 @@ void ht_stream_guess(ht_ops *o, ht_forward *f, uint32_t il)
     f->guessed = 0;
     if (!f->store->disk || o->n_tok != 1 || !next || !next->router.host || !ht_store_guesses(f->store))
         return;
-    ht_ops_norm(o, m, m->layers[il + 1].ffn_norm, f->x, m->d_model, f->guess);
-    ht_ops_matmul(o, next->router, next->router_b, f->guess, f->guess_router, next->n_expert, false);
+    ht_act in = f->guess;
+    if (m->arch->router_before_attn) /* routers read the stream as it is: here this layer's input */
+        in = ht_act_plain(f->x, m->d_model);
+    else
+        ht_ops_norm(o, m, m->layers[il + 1].ffn_norm, f->x, m->d_model, in);
+    ht_ops_matmul(o, next->router, next->router_b, in, f->guess_router, next->n_expert, false);
     ht_ops_add(o, HT_OP_ROUTE)->route = (ht_op_route){ .logits = f->guess_router,
                                                        .logits_stride = next->n_expert,
                                                        .n_expert = next->n_expert,

@@ -218,6 +218,9 @@ static ht_status pass(hearth_session *s, const hearth_token *ids, uint32_t n, ht
 {
     ht_disk *disk = s->model->store.disk;
     const ht_disk_counts before = disk ? ht_disk_get_counts(disk) : (ht_disk_counts){ 0 };
+    uint64_t missing[HT_N_MISSING];
+    memcpy(missing, s->model->store.missing, sizeof missing);
+    const uint64_t guessed = s->model->store.guessed, right = s->model->store.guessed_right;
     const ht_status st = ht_forward_run(&s->forward, &s->state, ids, n, on_logits, user, &s->cancel, err);
 
     if (!disk)
@@ -230,6 +233,10 @@ static ht_status pass(hearth_session *s, const hearth_token *ids, uint32_t n, ht
     if (n == 1) {
         s->stats.experts_wanted += now.wanted - before.wanted;
         s->stats.experts_hit += now.hits - before.hits;
+        s->stats.experts_guessed += s->model->store.guessed - guessed;
+        s->stats.experts_guessed_right += s->model->store.guessed_right - right;
+        for (uint32_t i = 0; i < HT_N_MISSING; i++)
+            s->stats.layers_missing[i] += s->model->store.missing[i] - missing[i];
     }
     ht_model_keep_heat(s->model, false);
     return st;

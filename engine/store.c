@@ -29,23 +29,20 @@ enum {
     WINDOW_BYTES = 128 << 20 /* of a prompt's experts that are on their way, at most: the disk has enough to do */
 };
 
-/* Guesses are judged each so many layers; where too few were right they rest for longer. A wrong one costs the disk's time
- * and takes a place, a right one hides a read: what share pays is in docs/streaming.md. */
+/* Guesses are judged each so many layers; where they did not pay they rest for longer. A wrong one costs the disk's time, and what it
+ * can win is that the disk works while something is computed. Were it at work all the time, and nothing read while computing
+ * but for guesses, they would pay as long as the share of time that computes exceeds the share of bytes read in vain; but experts
+ * that are needed are read while those at hand are computed, so half of that is asked for. */
 enum { JUDGE_STEPS = 256, JUDGE_REST = 8192, JUDGE_LEAST = 16 };
-static const double JUDGE_SHARE = 0.4;
+static const double JUDGE_PART = 0.5;
 
 /* What a ticket may pin: the other half is for what is foreseen, and for what is used often. */
 static uint64_t most_pinned(const ht_store *s) { return ht_disk_budget(s->disk) / 2; }
 
-ht_status ht_store_more(ht_store *s, ht_ticket *t)
+static ht_status more(ht_store *s, ht_ticket *t)
 {
     uint64_t coming = 0;
 
-    if (!s->disk) {
-        t->to = t->n;
-        return HT_OK;
-    }
-    const uint64_t missed = ht_disk_missed(s->disk);
     for (uint32_t i = t->from; i < t->to; i++)
         if (ht_disk_presence(s->disk, t->clusters[i].layer, t->clusters[i].expert) == HT_COMING)
             coming += ht_disk_unit_bytes(s->disk, t->clusters[i].layer);
@@ -65,11 +62,39 @@ ht_status ht_store_more(ht_store *s, ht_ticket *t)
     }
     if (t->n)
         ht_disk_forget(s->disk, t->clusters[0].layer);
-    if (t->few) {
+    return HT_OK;
+}
+
+/* Those of a token that are at hand stay: room for the others must not be made of them. Returns which, of the first 64. */
+static uint64_t keep(ht_store *s, const ht_ticket *t)
+{
+    uint64_t kept = 0;
+
+    for (uint32_t i = 0; t->few && i < t->n && i < 64; i++)
+        if (ht_disk_presence(s->disk, t->clusters[i].layer, t->clusters[i].expert) != HT_ABSENT) {
+            ht_disk_keep(s->disk, t->clusters[i].layer, t->clusters[i].expert, true);
+            kept |= 1ull << i;
+        }
+    return kept;
+}
+
+ht_status ht_store_more(ht_store *s, ht_ticket *t)
+{
+    if (!s->disk) {
+        t->to = t->n;
+        return HT_OK;
+    }
+    const uint64_t missed = ht_disk_missed(s->disk), kept = keep(s, t);
+    const ht_status st = more(s, t);
+    for (uint64_t k = kept; k; k &= k - 1) {
+        const ht_cluster *c = &t->clusters[__builtin_ctzll(k)];
+        ht_disk_keep(s->disk, c->layer, c->expert, false);
+    }
+    if (t->few && st == HT_OK) {
         const uint64_t now = ht_disk_missed(s->disk) - missed;
         s->missing[now < HT_N_MISSING ? now : HT_N_MISSING - 1]++;
     }
-    return HT_OK;
+    return st;
 }
 
 void ht_store_used(ht_store *s, const ht_cluster *clusters, const uint32_t *counts, uint32_t n, uint32_t n_tokens)
@@ -158,6 +183,14 @@ void ht_store_foresee_next(ht_store *s, uint32_t layer, const uint32_t *experts,
     }
 }
 
+void ht_store_judge_guess(ht_store *s, const uint32_t *guessed, const uint32_t *used, uint32_t n)
+{
+    s->guessed += n;
+    for (uint32_t i = 0; i < n; i++)
+        for (uint32_t j = 0; j < n; j++)
+            s->guessed_right += guessed[i] == used[j];
+}
+
 bool ht_store_guesses(ht_store *s)
 {
     ht_store_judge *j = &s->judge;
@@ -170,12 +203,18 @@ bool ht_store_guesses(ht_store *s)
         return j->on;
     const ht_disk_counts now = ht_disk_get_counts(s->disk);
     const uint64_t missed = now.wanted - now.hits - j->missed, foreseen = now.foreseen - j->foreseen;
-    const bool wrong = foreseen >= JUDGE_LEAST && (double)(now.used - j->used) < JUDGE_SHARE * (double)foreseen;
+    const double at = ht_os_now(), took = at - j->at, unit = (double)ht_disk_unit_bytes(s->disk, s->m->n_layer - 1);
+    const double computed = took > 0.0 ? 1.0 - (now.wait_seconds - j->waited) / took : 1.0;
+    const double vain = (double)foreseen - (double)(now.used - j->used), read = (double)(now.bytes - j->bytes);
+    const bool wrong = foreseen >= JUDGE_LEAST && vain * unit > JUDGE_PART * computed * read;
     j->on = missed != 0 && !wrong;
     j->left = wrong ? JUDGE_REST : JUDGE_STEPS;
     j->missed = now.wanted - now.hits;
     j->foreseen = now.foreseen;
     j->used = now.used;
+    j->bytes = now.bytes;
+    j->waited = now.wait_seconds;
+    j->at = at;
     return j->on;
 }
 

@@ -40,7 +40,8 @@ typedef enum ht_prefetch { HT_PREFETCH_AUTO, HT_PREFETCH_OFF, HT_PREFETCH_ON } h
 
 /* Whether guesses of the next layer's experts pay: counts when it was decided last. */
 typedef struct ht_store_judge {
-    uint64_t missed, foreseen, used;
+    uint64_t missed, foreseen, used, bytes;
+    double waited, at; /* seconds of waiting, and when it was decided last */
     int32_t left; /* layers until it is decided again */
     bool on;
 } ht_store_judge;
@@ -62,6 +63,7 @@ typedef struct ht_store {
     bool in_parts;           /* what is wanted from now on may come in parts: the caller asks for the rest by ht_store_need */
     ht_prefetch prefetch;
     ht_store_judge judge;
+    uint64_t guessed, guessed_right; /* experts of layers that were guessed; of them right */
     uint64_t missing[HT_N_MISSING]; /* layers of single tokens by how many units had to be read for them; the last: as many or more */
     ht_neuron_block *blocks; /* [n_layer][2]: the experts', the shared expert's; NULL: nothing is reserved */
     uint8_t *memory;
@@ -109,6 +111,8 @@ ht_status ht_store_need(ht_store *s, const ht_ticket *t, uint32_t which, const u
 /* What will be needed after this layer is read behind what is needed now: the next layer's experts that were guessed, or
  * (experts NULL) what the next layers need for certain: all experts of a long prompt's next layer, dense blocks. */
 void ht_store_foresee_next(ht_store *s, uint32_t layer, const uint32_t *experts, uint32_t n);
+/* What became of a guess, experts [n] each: the ones foreseen, the ones used. Only counted. */
+void ht_store_judge_guess(ht_store *s, const uint32_t *guessed, const uint32_t *used, uint32_t n);
 /* Whether guessing the next layer's experts is worth its while. Called once a layer. */
 bool ht_store_guesses(ht_store *s);
 /* Waits until something arrives, at most some milliseconds. */

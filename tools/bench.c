@@ -52,7 +52,8 @@ typedef struct row {
     double joules, steps;                         /* joules < 0: unreadable */
     uint64_t active, neurons, passes, weight_bytes, kv_bytes, scratch_bytes, weight_bytes_per_token, peak_rss;
     double kv_read; /* bytes of keys and values that a step reads, all positions being seen; 0 without --depth */
-    double load_ms;
+    double load_ms, prompt_wait;
+    uint64_t prompt_disk_bytes; /* of streamed models, all repeats together */
     hearth_stats experts; /* of streamed models: only the figures of ht_report_stream */
 } row;
 
@@ -169,6 +170,7 @@ static hearth_status measure(const ht_loaded *l, hearth_session *s, const hearth
     if (w->n_prompt) {
         if ((st = to_depth(s, ids, depth, true, err)) != HEARTH_OK)
             return st;
+        hearth_session_get_stats(s, &before);
         double begin = ht_now();
         if ((st = hearth_session_feed(s, ids, w->n_prompt, NULL, NULL, err)) != HEARTH_OK)
             return st;
@@ -178,6 +180,9 @@ static hearth_status measure(const ht_loaded *l, hearth_session *s, const hearth
         w->first_ms[repeat] = 1e3 * w->prompt_s[repeat];
         hearth_session_get_stats(s, &after);
         count_memory(w, &after);
+        ht_report_since(&after, &before);
+        w->prompt_disk_bytes += after.disk_bytes_read;
+        w->prompt_wait += after.io_wait_seconds;
     }
     if (w->n_generate) {
         hearth_session_get_stats(s, &before);
@@ -328,6 +333,10 @@ static int print_json(const ht_options *o, const ht_loaded *l, row *rows, size_t
         ht_report_number(j, "prompt_tokens_per_s_min", f.prompt_min);
         ht_report_number(j, "prompt_tokens_per_s_max", f.prompt_max);
         ht_report_number(j, "time_to_first_token_ms", f.first_ms);
+        if (w->prompt_disk_bytes) {
+            cJSON_AddNumberToObject(j, "prompt_disk_bytes_read", (double)w->prompt_disk_bytes / (double)n_repeats);
+            cJSON_AddNumberToObject(j, "prompt_io_wait_seconds", w->prompt_wait / (double)n_repeats);
+        }
         cJSON_AddNumberToObject(j, "generated_tokens", w->n_generate);
         if (w->kv_read > 0)
             cJSON_AddNumberToObject(j, "kv_bytes_read_per_token", w->kv_read);

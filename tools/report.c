@@ -115,6 +115,14 @@ void ht_report_stream(cJSON *object, const ht_loaded *l, const hearth_stats *s)
                                   cJSON_CreateNumber(share(s->experts_foreseen_hit, s->experts_foreseen)));
     cJSON_ReplaceItemInObject(object, "disk_bytes_read", cJSON_CreateNumber((double)s->disk_bytes_read));
     cJSON_AddNumberToObject(object, "io_wait_seconds", s->io_wait_seconds);
+    if (s->experts_guessed)
+        cJSON_AddNumberToObject(object, "expert_guess_recall", share(s->experts_guessed_right, s->experts_guessed));
+    size_t n = sizeof s->layers_missing / sizeof *s->layers_missing;
+    while (n && !s->layers_missing[n - 1])
+        n--;
+    cJSON *missing = n ? cJSON_AddArrayToObject(object, "layers_missing") : NULL;
+    for (size_t i = 0; missing && i < n; i++)
+        cJSON_AddItemToArray(missing, cJSON_CreateNumber((double)s->layers_missing[i]));
     hearth_model_info now = { .size = sizeof now };
     if (l->model && hearth_model_get_info(l->model, &now) == HEARTH_OK) /* sessions take from it */
         cJSON_AddNumberToObject(object, "expert_cache_bytes", (double)now.expert_cache_bytes);
@@ -138,6 +146,10 @@ void ht_report_since(hearth_stats *after, const hearth_stats *before)
     after->experts_rerouted -= before->experts_rerouted;
     after->mixtures -= before->mixtures;
     after->skipped_share -= before->skipped_share;
+    after->experts_guessed -= before->experts_guessed;
+    after->experts_guessed_right -= before->experts_guessed_right;
+    for (size_t i = 0; i < sizeof after->layers_missing / sizeof *after->layers_missing; i++)
+        after->layers_missing[i] -= before->layers_missing[i];
 }
 
 void ht_report_add(hearth_stats *sum, const hearth_stats *s)
@@ -153,6 +165,10 @@ void ht_report_add(hearth_stats *sum, const hearth_stats *s)
     sum->experts_rerouted += s->experts_rerouted;
     sum->mixtures += s->mixtures;
     sum->skipped_share += s->skipped_share;
+    sum->experts_guessed += s->experts_guessed;
+    sum->experts_guessed_right += s->experts_guessed_right;
+    for (size_t i = 0; i < sizeof s->layers_missing / sizeof *s->layers_missing; i++)
+        sum->layers_missing[i] += s->layers_missing[i];
 }
 
 void ht_report_stream_text(char *text, size_t bytes, const hearth_stats *s)
