@@ -220,20 +220,20 @@ static uint32_t before(const ht_cache *c, uint32_t ago)
     return (c->token + MEMORY - ago) % MEMORY;
 }
 
-void ht_cache_remember(ht_cache *c, uint32_t il, const uint32_t *experts, uint32_t n_tokens, uint32_t n_used)
+void ht_cache_remember(ht_cache *c, uint32_t layer, const uint32_t *experts, uint32_t n_tokens, uint32_t n_used)
 {
     const uint32_t n = n_tokens < MEMORY ? n_tokens : MEMORY - 1;
 
     if (c->kind != HT_CACHE_HEAT || !n)
         return;
-    if (n != c->n_prompt || il <= c->prompt_layer)
+    if (n != c->n_prompt || layer <= c->prompt_layer)
         for (uint32_t i = 0; i < n; i++)
             begin_token(c, i > 0);
     c->n_prompt = n;
-    c->prompt_layer = il;
+    c->prompt_layer = layer;
     experts += (size_t)(n_tokens - n) * n_used;
     for (uint32_t i = 0; i < n; i++) {
-        uint64_t *bits = taken(c, before(c, n - 1 - i), il);
+        uint64_t *bits = taken(c, before(c, n - 1 - i), layer);
         for (uint32_t k = 0; k < n_used; k++)
             bits[experts[i * n_used + k] / 64] |= 1ull << experts[i * n_used + k] % 64;
     }
