@@ -78,7 +78,7 @@ void ht_disk_unpin(ht_disk *d, uint32_t layer, uint32_t expert);
 /* Whether a layer's units may come in parts: gate rows and scales, then what is needed of the rest; whether that is worth its
  * while where such a share of neurons is active (negative: not known). */
 bool ht_disk_in_parts(const ht_disk *d, uint32_t layer);
-bool ht_disk_parts_pay(const ht_disk *d, uint32_t layer, float density);
+bool ht_disk_parts_pay(ht_disk *d, uint32_t layer, float density); /* asked once a token */
 /* Whether a unit's head only is here or on its way, and what ht_disk_need asked for. */
 bool ht_disk_is_part(const ht_disk *d, uint32_t layer, uint32_t expert);
 /* Of a pinned unit whose head is here: reads what is missing of the neurons in mask. HT_LATER: not now, poll first. */

@@ -34,6 +34,7 @@ typedef struct ht_disk_piece {
 typedef struct ht_disk_layer {
     uint32_t first; /* unit of its expert 0 */
     uint32_t class;
+    uint32_t rest;  /* tokens for which its units come as a whole: parts were no cheaper */
 } ht_disk_layer;
 
 /* Slots of one size. */

@@ -15,8 +15,11 @@
 enum {
     PAGE = HT_READ_ALIGN,
     PIECES = 4096,     /* reads of parts under way at most */
+    REST = 64,         /* tokens for which a layer comes as a whole after parts of it were no cheaper */
     REQUEST = 64 << 10 /* what one more read costs, as bytes of a long one: on a virtual disk of 250 MB/s 4,100 reads of 4 KiB a second */
 };
+
+static const float DENSE = 0.5f; /* share of open gates from which on parts are not tried */
 
 static size_t lead_of(const ht_disk_unit *u) { return (size_t)(u->read[0].offset % PAGE); }
 
@@ -78,15 +81,19 @@ ht_status ht_disk_plan_parts(ht_disk *d, ht_error *err)
 
 bool ht_disk_in_parts(const ht_disk *d, uint32_t layer) { return d->units[d->layers[layer].first].head != 0; }
 
-bool ht_disk_parts_pay(const ht_disk *d, uint32_t layer, float density)
+bool ht_disk_parts_pay(ht_disk *d, uint32_t layer, float density)
 {
-    const ht_part *up = &d->m->layers[layer].ffn.experts[0][HT_ROLE_UP];
+    ht_disk_layer *l = &d->layers[layer];
 
     if (!ht_disk_in_parts(d, layer))
         return false;
-    if (d->parts_always || density < 0.0f)
+    if (d->parts_always)
         return true;
-    return density * (float)(up->stride + PAGE + REQUEST) < 0.8f * (float)up->stride;
+    if (l->rest) {
+        l->rest--;
+        return false;
+    }
+    return density < DENSE;
 }
 
 void ht_disk_begin_unit(ht_disk *d, ht_disk_unit *u, bool whole)
@@ -228,8 +235,10 @@ ht_status ht_disk_need(ht_disk *d, uint32_t layer, uint32_t expert, const uint32
     for (a = b = 0; next_run(d->wanted, u->n_pages, REQUEST / PAGE, &a, &b);)
         cost += (uint64_t)(b - a) * PAGE + REQUEST;
     uint8_t *slot = ht_disk_slot(d, u);
-    if (!d->parts_always && cost >= (uint64_t)u->n_pages * PAGE - (uint64_t)u->head * PAGE) /* all of it is as cheap */
+    if (!d->parts_always && cost >= (uint64_t)(u->n_pages - u->head) * PAGE / 4 * 3) { /* all of it is about as cheap */
+        d->layers[layer].rest = REST;
         return ht_disk_complete(d, u, slot);
+    }
     const ht_status st = read_wanted(d, u, slot);
     if (st == HT_OK)
         ht_disk_is_coming(d, u);
