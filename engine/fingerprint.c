@@ -169,6 +169,8 @@ hearth_status hearth_model_fingerprint(const hearth_model *m, char out[33], hear
         ht_hash_begin(&s, 2);
         st = add_packed(&s, &pack->tensors[i], ht_err(error));
         collect(sum, &s);
+        if (m->store.disk) /* a row of a down projection lies all over its stretch: pages that count under the budget */
+            ht_gguf_forget(g);
     }
     ht_pack_close(&own);
     if (st != HT_OK)
