@@ -108,9 +108,12 @@ ht_status ht_hints_open(ht_hints **out, const char *path, const ht_model *m, con
         return ht_fail(err, HT_ENOMEM, "hints of a profile");
     r.h->m = m;
     r.h->layers = calloc(m->n_layer, sizeof *r.h->layers);
-    if (!r.h->layers)
-        st = ht_fail(err, HT_ENOMEM, "hints of a profile");
-    else if ((st = ht_gguf_open(&r.h->file, path, err)) == HT_OK)
+    if (!r.h->layers) {
+        ht_fail(err, HT_ENOMEM, "hints of a profile");
+        ht_hints_close(&r.h);
+        return HT_ENOMEM;
+    }
+    if ((st = ht_gguf_open(&r.h->file, path, err)) == HT_OK)
         st = ht_predict_check(r.h->file, path, fingerprint, err);
     for (uint32_t il = 0; il < m->n_layer && st == HT_OK; il++)
         st = read_layer(&r, il);

@@ -77,8 +77,8 @@ static ht_status begin(ahead *h)
 
     h->w = malloc((size_t)h->n_ff * h->d * sizeof *h->w);
     h->weight = malloc(h->n_ff * sizeof *h->weight);
-    h->g = malloc((size_t)n * h->n_ff * sizeof *h->g);
-    h->score = malloc((size_t)n * h->n_ff * sizeof *h->score);
+    h->g = calloc((size_t)n * h->n_ff, sizeof *h->g);
+    h->score = calloc((size_t)n * h->n_ff, sizeof *h->score);
     h->estimate = calloc(h->n_ff, sizeof *h->estimate);
     h->rate = calloc(h->n_ff, sizeof *h->rate);
     h->a = ht_profile_alloc(h->p, (size_t)h->rank * h->d, sizeof *h->a);
@@ -113,7 +113,7 @@ static ht_status scores(ahead *h)
 
     if (st != HT_OK)
         return st;
-    float *low = malloc((size_t)n * h->rank * sizeof *low);
+    float *low = calloc((size_t)n * h->rank, sizeof *low);
     if (!low)
         return ht_fail(h->err, HT_ENOMEM, "look-ahead of layer %u", h->layer);
     if ((st = times_rows(before, n, h->d, h->a, h->rank, low, h->err)) == HT_OK)
