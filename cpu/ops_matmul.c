@@ -146,6 +146,12 @@ uint32_t ht_cpu_prompt_tokens(uint32_t k)
     return t < 64 ? 64 : t;
 }
 
+/* What arranging the tokens costs is shared by 64 rows (gemm_tile.h), at the price of fewer tokens in a chunk. */
+static uint32_t least_rows(uint32_t n, uint32_t k, uint32_t threads)
+{
+    return k <= 4096 && n / (8 * threads) >= 64 ? 64 : 16;
+}
+
 /* Rows per chunk of a prompt: the tiles of a product are 16 rows. At least eight chunks per thread. */
 static uint32_t rows_per_chunk(uint32_t n, uint32_t k, uint32_t threads, uint32_t n_tok)
 {
@@ -171,7 +177,7 @@ bool ht_cpu_plan_matmul(cpu_op *op)
         op->grain[0] = ht_cpu_token_rows(m->w.stride, &op->most[0]);
     } else {
         op->phase[0] = prompt_chunk;
-        op->tokens[0] = ht_cpu_prompt_tokens(m->w.k);
+        op->tokens[0] = ht_cpu_prompt_tokens(m->w.k * (least_rows(m->w.n, m->w.k, op->x->threads) / 16));
         op->tokens[0] = op->tokens[0] < op->op.n_tok ? op->tokens[0] : op->op.n_tok;
         op->grain[0] = rows_per_chunk(m->w.n, m->w.k, op->x->threads, op->tokens[0]);
     }
