@@ -506,6 +506,18 @@ HEARTH_API hearth_status hearth_encode(const char *type, const float *src, uint6
 
 /* ---- The machine ------------------------------------------------------------------------------------------------- */
 
+typedef struct hearth_gpu {
+    char name[128], driver[16]; /* of the plug-in: "cuda", "opencl" */
+    char version[64];           /* of the vendor's software */
+    uint32_t index;             /* among the plug-in's devices */
+    uint32_t units;             /* multiprocessors, compute units */
+    uint64_t memory_bytes, most_bytes; /* all; of one allocation */
+    uint32_t unified;           /* 1: it shares the host's memory */
+    uint32_t processor;         /* 1: it is the processor itself, behind OpenCL */
+    uint32_t exact;             /* 1: it rounds as IEEE 754 says, and so gives the processor's bits */
+    uint32_t reserved[5];
+} hearth_gpu;
+
 typedef struct hearth_hardware {
     size_t size;               /* set by the caller */
     char cpu[128];
@@ -519,6 +531,9 @@ typedef struct hearth_hardware {
     double memory_read_bps_1, memory_read_bps_all;
     double disk_read_bps;      /* measured on `path`, page cache bypassed where possible; 0: not measured */
     char gpus[256];            /* one sentence */
+    uint32_t n_gpus;           /* devices that a plug-in reaches, whatever is computed on them; at most 8 are told */
+    hearth_gpu gpu[8];
+    char gpus_missing[512];    /* plug-ins that are not there or find nothing, each with its reason; empty: none */
 } hearth_hardware;
 /* measure: take about a second to measure bandwidths; path: a file (or NULL) whose disk is measured. */
 HEARTH_API hearth_status hearth_hardware_read(hearth_hardware *hw, bool measure, const char *path, hearth_error *err);

@@ -81,6 +81,10 @@ void ht_gpu_close(ht_gpu **gp)
 
     if (!g)
         return;
+    if (g->staging_pinned)
+        g->driver->host_free(g->dev, g->staging);
+    else
+        free(g->staging);
     for (uint32_t i = 0; i < g->n_blocks; i++)
         g->driver->free(g->dev, g->block[i].addr);
     g->driver->close(g->dev);

@@ -23,6 +23,9 @@ struct ht_gpu {
     ht_gpu_event last;                   /* recorded so far */
     ht_gpu_event reached;                /* all up to here are */
     bool lost;
+    ht_os_mutex staging_lock; /* over the pieces of uploads of weights (weights.c) */
+    uint8_t *staging;
+    bool staging_pinned;
     uint32_t n_execs;
 };
 

@@ -88,6 +88,38 @@ uint64_t gpu_table(gpu_queue *q, uint32_t bytes, void **host)
     return q->x->tables + q->slot * (uint64_t)GPU_TABLE + at;
 }
 
+uint64_t gpu_counter(gpu_queue *q, _Atomic uint64_t *to)
+{
+    gpu_slot *slot = &q->x->slots[q->slot];
+    uint32_t *host;
+    const uint64_t at = gpu_table(q, sizeof *host, (void **)&host);
+
+    if (host && slot->n_counts == GPU_COUNTS) {
+        fail(q, HT_EINVAL);
+    } else if (host) {
+        *host = 0;
+        slot->count[slot->n_counts++] = (gpu_count){ to, host };
+    }
+    return at;
+}
+
+/* What a submit that is done has counted. */
+static void collect(gpu_slot *slot)
+{
+    for (uint32_t i = 0; i < slot->n_counts; i++)
+        atomic_fetch_add_explicit(slot->count[i].to, *slot->count[i].from, memory_order_relaxed);
+    slot->n_counts = 0;
+}
+
+/* Queues fetching a submit's tables: its counters are among them. */
+static ht_status fetch_counts(gpu_exec *x, uint32_t slot, uint32_t bytes)
+{
+    if (!x->slots[slot].n_counts)
+        return HT_OK;
+    return ht_gpu_download(x->g, HT_GPU_COMPUTE, x->tables_host + slot * (size_t)GPU_TABLE,
+                           x->tables + slot * (uint64_t)GPU_TABLE, bytes, NULL);
+}
+
 /* ---- the executor ---- */
 
 static bool queue_op(gpu_queue *q, const ht_op *op)
@@ -114,11 +146,14 @@ static ht_status gpu_submit(ht_exec *e, const ht_op *ops, size_t n, ht_event *do
 
     if (x->failed != HT_OK)
         return x->failed;
-    if ((st = ht_gpu_wait(x->g, x->slot_event[slot], NULL)) != HT_OK) /* who used these tables is done */
+    if ((st = ht_gpu_wait(x->g, x->slots[slot].event, NULL)) != HT_OK) /* who used these tables is done */
         return x->failed = st;
+    collect(&x->slots[slot]);
     for (size_t i = 0; i < n; i++) { /* refuse before anything runs */
-        if (ops[i].kind >= HT_N_OPS || ops[i].n_tok == 0 || !queue_op(&q, &ops[i]) || q.st != HT_OK)
+        if (ops[i].kind >= HT_N_OPS || ops[i].n_tok == 0 || !queue_op(&q, &ops[i]) || q.st != HT_OK) {
+            x->slots[slot].n_counts = 0;
             return HT_EINVAL;
+        }
     }
     const uint32_t bytes = q.table;
     q = (gpu_queue){ .x = x, .slot = slot };
@@ -127,10 +162,13 @@ static ht_status gpu_submit(ht_exec *e, const ht_op *ops, size_t n, ht_event *do
                                x->tables_host + slot * (size_t)GPU_TABLE, bytes, NULL));
     for (size_t i = 0; i < n; i++)
         queue_op(&q, &ops[i]);
+    fail(&q, fetch_counts(x, slot, bytes));
     fail(&q, ht_gpu_record(x->g, HT_GPU_COMPUTE, &x->last, NULL));
-    if (q.st != HT_OK)
+    if (q.st != HT_OK) {
+        x->slots[slot].n_counts = 0;
         return x->failed = q.st;
-    x->slot_event[slot] = x->last;
+    }
+    x->slots[slot].event = x->last;
     x->n_submits++;
     if (done)
         *done = x->last;
@@ -149,7 +187,11 @@ static ht_status gpu_wait(ht_exec *e, ht_event event, const ht_cancel *cancel)
         st = ht_gpu_wait(x->g, x->last, NULL);
         return st == HT_OK ? HT_ECANCELLED : st;
     }
-    return ht_gpu_wait(x->g, event, NULL);
+    st = ht_gpu_wait(x->g, event, NULL);
+    for (uint32_t i = 0; i < GPU_SLOTS && st == HT_OK; i++)
+        if (x->slots[i].event <= event)
+            collect(&x->slots[i]);
+    return st;
 }
 
 static void gpu_close(ht_exec *e)

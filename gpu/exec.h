@@ -17,7 +17,20 @@ typedef struct gpu_type {
 } gpu_type;
 gpu_type gpu_type_of(uint32_t type);
 
-enum { GPU_SLOTS = 32, GPU_TABLE = 128 << 10 /* bytes of tables of one submit */ };
+enum { GPU_SLOTS = 32, GPU_TABLE = 128 << 10 /* bytes of tables of one submit */, GPU_COUNTS = 64 };
+
+/* A counter of the device and the one of the caller that it is added to. */
+typedef struct gpu_count {
+    _Atomic uint64_t *to;
+    const uint32_t *from; /* in the slot's tables on the host, after they were fetched */
+} gpu_count;
+
+/* A submit. */
+typedef struct gpu_slot {
+    ht_gpu_event event;
+    gpu_count count[GPU_COUNTS];
+    uint32_t n_counts; /* to be collected when the event is reached */
+} gpu_slot;
 
 typedef struct gpu_exec {
     ht_exec base;
@@ -28,7 +41,7 @@ typedef struct gpu_exec {
     uint8_t *tables_host;
     bool tables_pinned;
     uint64_t n_submits;
-    ht_gpu_event slot_event[GPU_SLOTS];
+    gpu_slot slots[GPU_SLOTS];
     ht_gpu_event last;      /* of the newest submit */
     ht_status failed;       /* sticks: what runs after a launch that failed would be wrong */
 } gpu_exec;
@@ -65,6 +78,9 @@ static inline uint64_t gpu_blocks(uint64_t n, uint32_t per) { return (n + per - 
 
 /* `bytes` of a table for this submit: its address; *host is to be filled where it is not NULL (in a dry run). */
 uint64_t gpu_table(gpu_queue *q, uint32_t bytes, void **host);
+
+/* A counter that kernels may add to, and that is added to *to when the submit is done; its address. */
+uint64_t gpu_counter(gpu_queue *q, _Atomic uint64_t *to);
 
 /* The kernels of a type; 0xffffffff: there is none. */
 typedef struct gpu_type_kernels {

@@ -16,6 +16,7 @@ typedef struct ffn {
     uint32_t n_tok;
     bool single;        /* one token */
     uint64_t gate, list, sums; /* in scratch */
+    uint64_t live;      /* counter of neurons that are not 0; 0: nobody counts */
     uint32_t at_once;   /* tokens */
 } ffn;
 
@@ -168,7 +169,7 @@ static void run_neurons(const ffn *x, const ht_ffn_item *it, uint32_t t, uint32_
                               .quantise = f->h.q8.stride && !f->h_norm, .act_param = f->act_param,
                               .gate_least = it->gate_least, .h_least = it->h_least };
     GPU_RUN(x->q, HT_K_activate, gpu_blocks(f->n_ff, 256), n, 1, a, gate ? x->gate : 0, gpu_addr(h), gpu_addr(f->h.f),
-            gpu_addr(f->h.q8.q), gpu_addr(f->h.q8.d), gpu_addr(f->h.q8.s), gpu_addr(f->mask));
+            gpu_addr(f->h.q8.q), gpu_addr(f->h.q8.d), gpu_addr(f->h.q8.s), gpu_addr(f->mask), x->live);
     if (f->h_norm) {
         const norm_args na = { .x_stride = f->h.stride, .out_stride = f->h.stride, .group = f->n_ff, .kind = HT_NORM_RMS,
                                .eps = f->h_norm_eps };
@@ -289,6 +290,12 @@ bool gpu_op_ffn(gpu_queue *q, const ht_op *op)
     }
     if (!share_scratch(&x))
         return false;
+    if (f->n_active && f->n_neurons) {
+        x.live = gpu_counter(q, f->n_active);
+        for (uint32_t i = 0; i < f->n_items && !q->dry; i++)
+            atomic_fetch_add_explicit(f->n_neurons, (uint64_t)f->n_ff * (x.single ? 1 : f->items[i].n_tokens),
+                                      memory_order_relaxed);
+    }
     if (scattered && !f->accumulate) {
         const add_args z = { .k = f->d_model, .y_stride = f->y_stride };
         GPU_RUN(q, HT_K_zero, gpu_blocks(f->d_model, 256), op->n_tok, 1, z, gpu_addr(f->y));

@@ -109,8 +109,9 @@ int ht_gpu_type(uint32_t type);
 size_t ht_gpu_row_bytes(uint32_t type, uint32_t k);
 /* Row of k elements of `type` as the device holds it, ht_gpu_row_bytes(ht_gpu_type(type), k) bytes. */
 void ht_gpu_row(uint32_t type, const void *src, uint32_t k, void *dst);
-/* Takes a part held as rows to the device: allocates, converts what needs it, uploads and waits. *out is the part there,
- * its `host` NULL; free out->device. Packed orders are straightened. */
+/* Takes a part to the device: allocates, converts what needs it, uploads and waits. *out is the part there, its `host`
+ * NULL; free out->device. Packed orders of rows are straightened; neuron-major parts are taken as they are, in the form that
+ * is made in memory only. One at a time; others wait. HT_EUNSUPPORTED: no device can hold it so. */
 ht_status ht_gpu_upload_part(ht_gpu *g, const ht_part *part, ht_part *out, ht_error *err);
 
 /* ---- the executor ---- */
@@ -120,9 +121,11 @@ typedef struct ht_gpu_exec_params {
                                least one row of a block's hidden units must fit */
 } ht_gpu_exec_params;
 
-/* Operations as engine/base/exec.h has them. What stands for a pointer is an address of this device (ht_gpu_ptr), with these
+/* Operations as engine/base/exec.h has them, of at most 65,535 tokens. Its events are the device's (ht_gpu_event): a transfer
+ * may join them. What stands for a pointer is an address of this device (ht_gpu_ptr), with these
  * exceptions, which are read by submit and lie in host memory: ht_op_ffn.items, ht_kv_view.pages (whose entries are addresses
- * of one allocation). Counters (n_active, n_neurons, n_bytes, counts) are left as they are. Parts are used by their `device` and must be held as rows, a down projection also
+ * of one allocation). Of counters n_active and n_neurons are kept, the former when the submit was waited for, n_bytes and
+ * counts are left as they are. Parts are used by their `device` and must be held as rows, a down projection also
  * as rows of neurons or neuron-major; other lists and weights of an item are device memory. What a list names (tokens, rows
  * of a table) is the caller's word, as everywhere. Refused: HT_OP_TRANSPOSE, HT_OP_SIGNS. Every address is checked against the allocations: HT_EINVAL. */
 ht_status ht_gpu_exec_open(ht_exec **out, ht_gpu *g, const ht_gpu_exec_params *p, ht_error *err);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * Finding plug-ins. They are looked for in the folder that the caller names, or else beside the library (or the program
- * that holds it), in `hearth` beside it, and in ../lib/hearth and ../HEARTH_LIBDIR/hearth seen from there. */
+ * that holds it), in `hearth` beside it, and in ../lib/hearth and ../HEARTH_LIBDIR/hearth seen from there, so that a
+ * build, an unpacked archive and an installation all work. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

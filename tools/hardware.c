@@ -59,6 +59,22 @@ static void print_rates(const hearth_rates *r)
                1e-9 * r->kv[i].prompt_macs_per_s);
 }
 
+static void print_gpus(const hearth_hardware *h)
+{
+    if (!h->n_gpus)
+        printf("%-22s none found\n", "GPUs");
+    for (uint32_t i = 0; i < h->n_gpus; i++) {
+        const hearth_gpu *g = &h->gpu[i];
+        printf("%-22s %s, %.1f GB%s, %u units, %s device %u, %s\n", i ? "" : "GPUs", g->name,
+               (double)g->memory_bytes / (1ull << 30), g->unified ? " shared with the processor" : "", g->units,
+               g->driver, g->index, g->version);
+        if (g->processor)
+            printf("%-22s (the processor itself, slower so than without OpenCL)\n", "");
+    }
+    if (h->gpus_missing[0])
+        printf("%-22s %s\n", "without", h->gpus_missing);
+}
+
 static int print_table(const hearth_hardware *h, const hearth_rates *rates, bool measured)
 {
     char name[40];
@@ -71,7 +87,7 @@ static int print_table(const hearth_hardware *h, const hearth_rates *rates, bool
     print_bytes("L2 cache", h->l2_bytes);
     print_bytes("L3 cache", h->l3_bytes);
     printf("%-22s %u\n", "NUMA nodes", h->numa_nodes);
-    printf("%-22s %s\n", "GPUs", h->gpus[0] ? h->gpus : "none");
+    print_gpus(h);
     print_bytes("memory", h->ram_total_bytes);
     print_bytes("memory available", h->ram_available_bytes);
     if (measured) {
@@ -144,6 +160,23 @@ static int print_json(const hearth_hardware *h, const hearth_rates *rates)
     ht_report_text(j, "gpus", h->gpus, strlen(h->gpus));
     if (rates)
         add_rates(j, rates);
+    cJSON *list = cJSON_AddArrayToObject(j, "gpu_devices");
+    for (uint32_t i = 0; i < h->n_gpus; i++) {
+        const hearth_gpu *g = &h->gpu[i];
+        cJSON *d = cJSON_CreateObject();
+        ht_report_text(d, "name", g->name, strlen(g->name));
+        ht_report_text(d, "driver", g->driver, strlen(g->driver));
+        cJSON_AddNumberToObject(d, "index", g->index);
+        ht_report_text(d, "version", g->version, strlen(g->version));
+        cJSON_AddNumberToObject(d, "memory_bytes", (double)g->memory_bytes);
+        cJSON_AddNumberToObject(d, "largest_allocation_bytes", (double)g->most_bytes);
+        cJSON_AddNumberToObject(d, "units", g->units);
+        cJSON_AddBoolToObject(d, "unified_memory", g->unified);
+        cJSON_AddBoolToObject(d, "processor", g->processor);
+        cJSON_AddBoolToObject(d, "exact", g->exact);
+        cJSON_AddItemToArray(list, d);
+    }
+    ht_report_text(j, "gpu_plugins_missing", h->gpus_missing, strlen(h->gpus_missing));
     return ht_report_print(j);
 }
 

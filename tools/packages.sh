@@ -17,9 +17,15 @@ build_packages=(
     "libcjson-dev:cjson/cJSON.h:JSON output of the command"
     "libedit-dev:histedit.h:line editing in hearth chat"
 )
+# What the GPU plug-in for OpenCL is built with; it is left out where that is missing. CUDA's nvcc comes from NVIDIA.
+gpu_packages=(
+    "opencl-headers:CL/cl.h:the OpenCL plug-in"
+)
 test_packages=(
     "libcriterion-dev:criterion/criterion.h:the test framework"
     "glpk-utils:glpsol:the optimum that the plan solver is compared with (a program of its own, linked to nothing)"
+    "${gpu_packages[@]}"
+    "pocl-opencl-icd:/etc/OpenCL/vendors/pocl.icd:OpenCL on the processor, for the tests of the GPU kernels"
 )
 # For tools/run-tests --arm; the arm64 libraries themselves are fetched by tools/arm64-sysroot.
 arm_packages=(

@@ -2,7 +2,6 @@
  * See mirror.h. */
 #include "tests/gpu/mirror.h"
 
-#include "engine/base/neurons.h"
 #include "engine/base/signs.h"
 
 enum { MOST_SEEN = 4096, MOST_OPS = 64, MOST_ITEMS = 256, MOST_PAGES = 64, IDS = 4096 };
@@ -73,7 +72,6 @@ static void *ptr(mirror *m, const void *p, size_t bytes)
 static void part(mirror *m, ht_part *p)
 {
     ht_error err = { 0 };
-    ht_neurons g;
 
     if (!p->host) {
         p->device = 0;
@@ -84,15 +82,7 @@ static void part(mirror *m, ht_part *p)
         *p = s->part;
         return;
     }
-    if (p->layout == HT_LAYOUT_NEURONS) {
-        cr_assert(ht_neurons_of(&g, p));
-        cr_assert(ht_neurons_shape(&g, (ht_type)p->type, p->n, p->k), "as it is made in memory");
-        s->part = *p;
-        s->part.device = put(m->g, p->host, g.bytes);
-        s->part.host = NULL;
-    } else {
-        cr_assert_eq(ht_gpu_upload_part(m->g, p, &s->part, &err), HT_OK, "%s", err.text);
-    }
+    cr_assert_eq(ht_gpu_upload_part(m->g, p, &s->part, &err), HT_OK, "%s", err.text);
     *p = s->part;
 }
 

@@ -96,17 +96,18 @@ Test(gpu_device, find)
     ht_gpu_find(&list, "/nowhere");
     cr_assert_eq(list.n, 0);
     cr_assert(strstr(list.missing, "hearth-cuda.so") && strstr(list.missing, "hearth-opencl.so"), "%s", list.missing);
-    ht_gpu_find(&list, HEARTH_BUILD_DIR "/hearth");
+    ht_gpu_find(&list, HEARTH_BUILD_DIR);
     for (uint32_t i = 0; i < list.n; i++) {
         cr_assert(list.gpu[i].name[0] && list.gpu[i].driver[0] && list.gpu[i].most_bytes);
         cr_log_info("%s %u: %s (%s)", list.gpu[i].driver, list.gpu[i].index, list.gpu[i].name, list.gpu[i].version);
     }
-    cr_assert_eq(have_opencl(), list.n > 0 && !strstr(list.missing, "opencl"));
+    cr_assert(!strstr(list.missing, "another build"), "%s", list.missing);
+    cr_log_info("missing: %s", list.missing);
     ht_gpu *g;
     ht_error err = { 0 };
     cr_assert_eq(ht_gpu_open(&g, &(ht_gpu_params){ .driver = "abacus" }, &err), HT_EUNSUPPORTED);
     if (have_opencl()) {
-        ht_gpu_params p = { .driver = "opencl", .index = 99, .folder = HEARTH_BUILD_DIR "/hearth" };
+        ht_gpu_params p = { .driver = "opencl", .index = 99, .folder = HEARTH_BUILD_DIR };
         cr_assert_eq(ht_gpu_open(&g, &p, &err), HT_EINVAL, "%s", err.text);
     }
 }

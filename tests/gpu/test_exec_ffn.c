@@ -22,12 +22,11 @@ static ht_part neurons_of(bench *b, const ht_part *rows, ht_part *dev)
     cr_assert(ht_neurons_shape(&g, (ht_type)rows->type, rows->k, rows->n));
     uint8_t *to = aligned_alloc(64, (g.bytes + 63) / 64 * 64);
     cr_assert(ht_neurons_from_rows(&g, rows->host, rows->stride, 0, rows->n, to));
-    both(b, to, g.bytes);
+    ht_error err = { 0 };
     ht_part p = { .role = HT_ROLE_DOWN, .layout = HT_LAYOUT_NEURONS, .type = rows->type, .n = rows->k, .k = rows->n,
                   .stride = g.stride, .rows_at = g.rows_at, .host = to };
-    *dev = p;
-    dev->host = NULL;
-    dev->device = (uint64_t)(uintptr_t)on(b, to);
+    cr_assert_eq(ht_gpu_upload_part(b->g, &p, dev, &err), HT_OK, "%s", err.text);
+    b->p[b->n++] = (pair){ to, dev->device, 0 };
     return p;
 }
 
@@ -112,9 +111,17 @@ static void ffn_run(ht_gpu *g, const ffn_case *c)
     snprintf(what, sizeof what, "%s, %u items, %u tokens%s%s%s%s, act %d", ht_type_name(c->type), c->n_items, T,
              c->sparse ? ", sparse" : "", c->mask ? ", mask" : "", c->down_t ? ", neurons" : "",
              c->columns ? ", columns" : "", c->act);
+    _Atomic uint64_t active[2] = { 0 }, neurons[2] = { 0 };
+    cpu.ffn.n_active = &active[0];
+    cpu.ffn.n_neurons = &neurons[0];
+    gpu.ffn.n_active = &active[1];
+    gpu.ffn.n_neurons = &neurons[1];
     run(b.cpu, &cpu, 1);
     run(b.gpu, &gpu, 1);
     check(&b, y, what);
+    cr_assert_eq(active[0], active[1], "%s: %llu neurons, not %llu", what, (unsigned long long)active[1],
+                 (unsigned long long)active[0]);
+    cr_assert_eq(neurons[0], neurons[1], "%s", what);
     if (T > 1)
         check_act(&b, &ha, what);
     if (T == 1 && !c->down_t && !c->columns && !c->accumulate) { /* in two stages */
