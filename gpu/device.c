@@ -300,20 +300,24 @@ ht_status ht_gpu_reached(ht_gpu *g, ht_gpu_event event, ht_error *err)
     return st;
 }
 
-/* Asked again and again, for a driver's own way to wait would keep other threads from the device meanwhile: busily for
- * what a short submit takes, then with pauses. */
+void ht_gpu_pause(double begin)
+{
+    _Atomic uint32_t never = 0;
+
+    if (ht_os_now() - begin < 2e-3)
+        ht_os_yield();
+    else
+        ht_os_wait(&never, 0, 50);
+}
+
+/* Asked again and again, for a driver's own way to wait would keep other threads from the device meanwhile. */
 ht_status ht_gpu_wait(ht_gpu *g, ht_gpu_event event, ht_error *err)
 {
     const double begin = ht_os_now();
-    _Atomic uint32_t never = 0;
     ht_status st;
 
-    while ((st = ht_gpu_reached(g, event, err)) == HT_LATER) {
-        if (ht_os_now() - begin < 2e-3)
-            ht_os_yield();
-        else
-            ht_os_wait(&never, 0, 50);
-    }
+    while ((st = ht_gpu_reached(g, event, err)) == HT_LATER)
+        ht_gpu_pause(begin);
     return st;
 }
 

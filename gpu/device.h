@@ -39,6 +39,10 @@ bool ht_gpu_driver_fits(const ht_gpu_driver *d);
 extern const ht_gpu_kernel_info ht_gpu_kernels[HT_N_GPU_KERNELS];
 uint64_t ht_gpu_kernels_hash(void);
 
+/* Between two looks at an event, `begin` being ht_os_now() at the first: busily for what a short submit takes, then with
+ * pauses. */
+void ht_gpu_pause(double begin);
+
 /* Launches on the compute queue; grids beyond what devices take are EINVAL. */
 ht_status ht_gpu_launch_kernel(ht_gpu *g, const ht_gpu_launch *l, ht_error *err);
 

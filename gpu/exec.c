@@ -7,6 +7,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* What kernels know by number (gpu/kernels/math.h, small.h, attend.h, ffn.h). */
+_Static_assert(HT_ACT_SILU == 0 && HT_ACT_GELU_TANH == 1 && HT_ACT_GELU_ERF == 2 && HT_ACT_RELU == 3 && HT_ACT_RELU2 == 4 &&
+                   HT_ACT_FATRELU == 5 && HT_ACT_DRELU == 6 && HT_ACT_SWIGLU_OAI == 7 && HT_ACT_SIGMOID == 8 &&
+                   HT_ACT_IDENTITY == 9,
+               "activations");
+_Static_assert(HT_NORM_NONE == 0 && HT_NORM_RMS == 1 && HT_NORM_LAYER == 2 && HT_NORM_L2 == 3, "norms");
+_Static_assert(HT_GATE_SOFTMAX == 0 && HT_GATE_SIGMOID == 1 && HT_GATE_SOFTMAX_TOPK == 2, "gating");
+_Static_assert(HT_KV_PAGE == 128 && HT_ATTEND_SPAN == 512 && HT_ATTEND_PARTIAL(17) == 48, "pages, spans, partial sums");
+
 /* ---- checks ---- */
 
 bool gpu_has(const gpu_queue *q, const void *p, uint64_t n, uint64_t stride, uint64_t row)
@@ -179,19 +188,21 @@ static ht_status gpu_submit(ht_exec *e, const ht_op *ops, size_t n, ht_event *do
 static ht_status gpu_wait(ht_exec *e, ht_event event, const ht_cancel *cancel)
 {
     gpu_exec *x = (gpu_exec *)e;
+    const double begin = ht_os_now();
+    bool cancelled = false;
     ht_status st;
 
-    if (event == 0)
-        return HT_OK;
-    if (cancel && atomic_load_explicit(&cancel->asked, memory_order_relaxed)) {
-        st = ht_gpu_wait(x->g, x->last, NULL);
-        return st == HT_OK ? HT_ECANCELLED : st;
+    while ((st = ht_gpu_reached(x->g, event, NULL)) == HT_LATER) {
+        if (!cancelled && cancel && atomic_load_explicit(&cancel->asked, memory_order_relaxed)) {
+            cancelled = true;
+            event = x->last;
+        }
+        ht_gpu_pause(begin);
     }
-    st = ht_gpu_wait(x->g, event, NULL);
     for (uint32_t i = 0; i < GPU_SLOTS && st == HT_OK; i++)
         if (x->slots[i].event <= event)
             collect(&x->slots[i]);
-    return st;
+    return st == HT_OK && cancelled ? HT_ECANCELLED : st;
 }
 
 static void gpu_close(ht_exec *e)

@@ -46,7 +46,7 @@ FN void ht_quantise_block(GLOBAL const float *x, GLOBAL int8_t *q, GLOBAL float 
     s[1] = (int16_t)sum[1];
 }
 
-/* Numbers of ht_activation; ht_gpu_check_enums in exec.c keeps them equal. */
+/* Numbers of ht_activation: gpu/exec.c asserts them. */
 enum { ACT_SILU, ACT_GELU_TANH, ACT_GELU_ERF, ACT_RELU, ACT_RELU2, ACT_FATRELU, ACT_DRELU, ACT_OAI, ACT_SIGMOID, ACT_IDENTITY };
 
 FN float ht_open_above(float x, float t) { return x <= t ? 0.0f : x; }

@@ -142,7 +142,7 @@ static ht_status describe(uint32_t index, ht_gpu_info *out, ht_error *err)
         return st;
     if (index >= n)
         return ht_fail(err, HT_EINVAL, "OpenCL has %u devices, number %u is not there", n, index);
-    const cl_device_id d = library.device[index];
+    cl_device_id d = library.device[index];
     *out = (ht_gpu_info){ .driver = "opencl", .index = index };
     text_info(d, CL_DEVICE_NAME, out->name, sizeof out->name);
     text_info(d, CL_DEVICE_VERSION, out->version, sizeof out->version);
@@ -198,7 +198,7 @@ static ht_status open_device(void **dev, const ht_gpu_open_args *args, ht_error 
 {
     ht_gpu_info info;
     ht_status st = describe(args->index, &info, err);
-    cl_int code;
+    cl_int code = CL_SUCCESS;
 
     *dev = NULL;
     if (st != HT_OK)
@@ -252,7 +252,7 @@ static ht_status alloc(void *dev, uint64_t bytes, uint64_t *addr, ht_error *err)
 {
     opencl_device *d = dev;
     uint32_t i = 0;
-    cl_int code;
+    cl_int code = CL_SUCCESS;
 
     while (i < d->n_buffers && d->buffer[i])
         i++;
@@ -308,7 +308,7 @@ static ht_status host_alloc(void *dev, size_t bytes, void **p, ht_error *err)
 {
     opencl_device *d = dev;
     uint32_t i = 0;
-    cl_int code;
+    cl_int code = CL_SUCCESS;
 
     while (i < OPENCL_HOST_BLOCKS && d->host[i].mem)
         i++;

@@ -58,7 +58,7 @@ static bool load(opencl_device *d, const char *path, const char *options)
     unsigned char head[HEAD], *p = NULL;
     uint64_t bytes, sum;
     bool ok = false;
-    cl_int code, status;
+    cl_int code = CL_SUCCESS, status = CL_SUCCESS;
 
     if (!f)
         return false;
@@ -115,7 +115,7 @@ ht_status ht_cl_program(opencl_device *d, const char *cache_dir, ht_error *err)
     const char *options = d->exact ? "-cl-std=CL1.2 -cl-fp32-correctly-rounded-divide-sqrt" : "-cl-std=CL1.2";
     const char *source = (const char *)ht_opencl_source;
     char path[4096];
-    cl_int code;
+    cl_int code = CL_SUCCESS;
 
     uint64_t h = hash(0xcbf29ce484222325u, ht_opencl_source, ht_opencl_source_bytes);
     h = hash(h, options, strlen(options) + 1);

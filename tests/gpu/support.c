@@ -18,9 +18,10 @@ bool have_opencl(void)
         uint32_t n = 0;
         ht_error err = { 0 };
         const ht_gpu_driver *d = ht_gpu_plugin_open("opencl", plugin_folder(), &plugin, &err);
-        known = d && d->count(&n, &err) == HT_OK && n > 0;
+        ht_gpu_info info = { 0 };
+        known = d && d->count(&n, &err) == HT_OK && n > 0 && d->describe(0, &info, &err) == HT_OK && info.exact;
         if (!known)
-            cr_log_info("without OpenCL: %s", err.text);
+            cr_log_info("without OpenCL: %s", err.text[0] ? err.text : "the device does not round exactly");
         ht_os_lib_close(plugin);
     }
     return known;

@@ -199,3 +199,27 @@ Test(gpu_exec, products)
         }
     }
 }
+
+/* A wait that is cancelled leaves an empty queue; what comes then is computed. */
+Test(gpu_exec, cancel)
+{
+    FOR_DEVICES(g) {
+        bench b = begin(g);
+        enum { K = 4096 };
+        float *x = some(&b, K), *y = some(&b, K);
+        ht_op op = { .kind = HT_OP_ADD, .n_tok = 1,
+                     .add = { .x = on(&b, x), .y = on(&b, y), .k = K, .ax = 1.0f, .ay = 1.0f } };
+        ht_cancel cancel = { .asked = true };
+        ht_event done;
+        for (uint32_t i = 0; i < 40; i++) /* more submits than there are slots */
+            cr_assert_eq(b.gpu->ops->submit(b.gpu, &op, 1, &done), HT_OK);
+        const ht_status st = b.gpu->ops->wait(b.gpu, done, &cancel);
+        cr_assert(st == HT_OK || st == HT_ECANCELLED, "done already, or cancelled: %d", st);
+        cr_assert_eq(b.gpu->ops->wait(b.gpu, done, NULL), HT_OK);
+        for (uint32_t i = 0; i < 40; i++)
+            for (uint32_t k = 0; k < K; k++)
+                y[k] = x[k] + y[k];
+        check(&b, y, "sums");
+        end(&b);
+    }
+}

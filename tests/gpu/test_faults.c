@@ -162,7 +162,8 @@ Test(gpu_faults, device_lost)
 /* A list of two: the first is right, the second is not; neither runs. */
 static void refused(bench *b, ht_op op, const char *what)
 {
-    float *y = none(b, 4), *x = some(b, 4), before[4], after[4];
+    float *y = none(b, 4), *x = some(b, 4);
+    uint32_t before[4], after[4];
     const uint64_t at = (uint64_t)(uintptr_t)on(b, y);
     ht_op list[2] = { { .kind = HT_OP_ADD, .n_tok = 1,
                         .add = { .x = on(b, x), .y = ht_gpu_ptr(at), .k = 4, .ax = 1.0f } }, op };
