@@ -16,6 +16,7 @@ typedef struct maker {
     const ht_plan_setting *s;
     const ht_rates *r;
     ht_plan_made *out;
+    double large;  /* weights in large pages are read faster by this */
     double cached; /* share of a token's weights that the last-level cache still holds */
     uint32_t n_pieces;
 } maker;
@@ -33,7 +34,7 @@ static double bytes_s(const maker *w, uint32_t type, double bytes)
 {
     const ht_type_rates *t = &w->r->types[type];
 
-    return bytes * (w->cached / t->cached_bps + (1.0 - w->cached) / t->read_bps);
+    return bytes * (w->cached / t->cached_bps + (1.0 - w->cached) / (t->read_bps * w->large));
 }
 
 static double part_s(const maker *w, const ht_part *p)
@@ -511,6 +512,24 @@ static double prompt_s(const maker *w)
 
 /* ---- Making ---- */
 
+/* The two largest dense blocks. */
+static uint64_t through_bytes(const ht_model *m)
+{
+    uint64_t most[2] = { 0, 0 };
+
+    for (uint32_t il = 0; il < m->n_layer; il++) {
+        const ht_part *p = m->layers[il].ffn.experts[0];
+        const uint64_t bytes = m->layers[il].ffn.router.host ? 0 : bytes_of(&p[0]) + bytes_of(&p[1]) + bytes_of(&p[2]);
+        if (bytes > most[0]) {
+            most[1] = most[0];
+            most[0] = bytes;
+        } else if (bytes > most[1]) {
+            most[1] = bytes;
+        }
+    }
+    return most[0] + most[1];
+}
+
 ht_status ht_plan_make(ht_plan_made *out, const ht_plan_setting *s, ht_error *err)
 {
     maker w = { .s = s, .r = s->r, .out = out };
@@ -521,6 +540,7 @@ ht_status ht_plan_make(ht_plan_made *out, const ht_plan_setting *s, ht_error *er
     const ht_rates_want want = ht_plan_wants(s->m, s->kv);
     if (!ht_rates_have(s->r, &want))
         return ht_fail(err, HT_EINVAL, "this machine's figures for the model's weights are missing: hearth hardware measures them");
+    w.large = s->streamed && s->r->large_gain >= 1.0 ? s->r->large_gain : 1.0;
     out->weight_bytes_per_token = s->m->bytes_per_token;
     const double cache = (double)s->cache_bytes, bytes = (double)s->m->bytes_per_token;
     w.cached = bytes <= 0.75 * cache ? 1.0 : bytes >= 1.5 * cache ? 0.0 : (1.5 * cache - bytes) / (0.75 * cache);
@@ -529,6 +549,17 @@ ht_status ht_plan_make(ht_plan_made *out, const ht_plan_setting *s, ht_error *er
     if ((st = ht_plan_solve(&out->plan, &out->problem, &why)) != HT_OK) {
         st = st == HT_ENOMEM ? refuse(&w, &why, err) : ht_fail(err, st, "%s", why.text);
         goto fail;
+    }
+    /* Dense blocks come in turns: two of them are on their way through, and hold nothing for the next token. */
+    if (out->plan.disk_bytes && through_bytes(s->m)) {
+        ht_plan again;
+        out->problem.ram_fixed += through_bytes(s->m);
+        if (ht_plan_solve(&again, &out->problem, NULL) == HT_OK) {
+            ht_plan_deinit(&out->plan);
+            out->plan = again;
+        } else {
+            out->problem.ram_fixed -= through_bytes(s->m);
+        }
     }
     if (!s->streamed && out->plan.disk_bytes) { /* the model would be opened as mapped, and the context refused */
         out->plan.short_bytes = out->plan.disk_bytes;

@@ -180,12 +180,12 @@ static void choose_batch(planner *k)
     const uint64_t taken = weights_taken(k) + k->exec_bytes + k->table_bytes;
     const uint64_t share = k->limit > taken ? (k->limit - taken) / 4 : 0;
     const uint64_t most = k->streamed ? STREAM_SCRATCH_GOAL : SCRATCH_GOAL;
-    const uint64_t goal = k->s.budget.ram_bytes && share < most ? share : most;
+    const uint64_t goal = (k->model.ram_bytes || k->streamed) && share < most ? share : most;
     uint32_t batch = k->params.batch ? k->params.batch : k->streamed ? STREAM_BATCH : DEFAULT_BATCH;
 
     while (!k->params.batch && batch > 16 && scratch_of(k, batch) - ht_state_partial_bytes(w, 1) > goal)
         batch /= 2;
-    while (!k->params.batch && batch > 16 && k->model.ram_bytes &&
+    while (!k->params.batch && batch > 16 && (k->model.ram_bytes || k->streamed) &&
            taken + scratch_of(k, batch) + ht_state_fixed_bytes(w) + context_of(k, k->params.n_ctx ? k->params.n_ctx : 1) > k->limit)
         batch /= 2;
     k->s.batch = batch > 1u << 16 ? 1u << 16 : batch;
@@ -256,24 +256,46 @@ static ht_status size_up(planner *k, ht_error *err)
 
 /* ---- Disk ---- */
 
-static ht_status read_disk(planner *k)
+/* As the store reads: a token's experts together and then waiting, a dense block's parts while the one before is computed. */
+static double disk_rate(const planner *k, bool direct)
+{
+    const ht_model *w = &k->p->m;
+    uint64_t bytes = 0, units = 0;
+    uint32_t used = 1;
+    bool mixture = false;
+
+    for (uint32_t il = 0; il < w->n_layer; il++) {
+        units += w->layers[il].ffn.n_expert;
+        mixture |= w->layers[il].ffn.router.host != NULL;
+        used = w->layers[il].ffn.n_used > used ? w->layers[il].ffn.n_used : used;
+    }
+    bytes = units ? ht_plan_piece_bytes(w) / units / 3 : 0; /* gate, up and down are reads of their own */
+    return ht_rates_disk(ht_gguf_path(k->p->gguf, 0), direct, (size_t)bytes, mixture ? 3 * (used + 1) / 2 : 6, mixture);
+}
+
+static void read_disk(planner *k)
 {
     const ht_rates *r = &k->rates;
     const uint64_t available = ht_os_ram_available();
-    ht_reader_choice c = { .io = HT_IO_DIRECT, .direct_bytes_per_s = r->disk_direct_bps, .cached_bytes_per_s = r->disk_cached_bps };
-    const bool cached = k->model.io == HEARTH_IO_CACHED;
+    bool direct = k->model.io != HEARTH_IO_CACHED;
+    ht_reader_choice c;
 
-    c.expected_bytes_per_s = cached ? c.cached_bytes_per_s : c.direct_bytes_per_s;
     k->p->io = "mmap";
     if (!k->streamed)
-        return HT_OK;
-    if (!k->params.stored_only)
-        ht_reader_choose(&c, ht_gguf_path(k->p->gguf, 0), DISK_READ, available > k->limit ? available - k->limit : 0, NULL);
-    k->s.disk_bps = k->model.io == HEARTH_IO_DIRECT && c.direct_bytes_per_s > 0 ? c.direct_bytes_per_s : c.expected_bytes_per_s;
-    if (cached && c.cached_bytes_per_s > 0)
-        k->s.disk_bps = c.cached_bytes_per_s;
-    k->p->io = cached || (k->model.io == HEARTH_IO_AUTO && c.io == HT_IO_CACHED) ? "cached" : "direct";
-    return HT_OK;
+        return;
+    k->s.disk_bps = direct ? r->disk_direct_bps : r->disk_cached_bps;
+    if (!k->params.stored_only) {
+        double now = 0.0;
+        if (k->model.io == HEARTH_IO_AUTO &&
+            ht_reader_choose(&c, ht_gguf_path(k->p->gguf, 0), DISK_READ, available > k->limit ? available - k->limit : 0, NULL) == HT_OK &&
+            c.io == HT_IO_CACHED) {
+            direct = false;
+            now = c.expected_bytes_per_s;
+        }
+        now = now > 0 ? now : disk_rate(k, direct);
+        k->s.disk_bps = now > 0 ? now : k->s.disk_bps;
+    }
+    k->p->io = direct ? "direct" : "cached";
 }
 
 /* ---- Opening ---- */
@@ -364,8 +386,9 @@ static ht_status open_plan(planner *k, const char *path, ht_error *err)
     if ((st = get_rates(&k->rates, &k->topology, k->params.rates, &want, false, k->params.stored_only, k->model.progress,
                         k->model.progress_user, err)))
         return st;
-    if ((st = size_up(k, err)) || (st = read_disk(k)))
+    if ((st = size_up(k, err)) != HT_OK)
         return st;
+    read_disk(k);
     k->s.budget = (ht_budget){ .ram_bytes = k->limit, .vram_bytes = k->params.vram_bytes };
     if ((st = ht_plan_make(&p->made, &k->s, err)) != HT_OK)
         return st;

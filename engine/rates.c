@@ -11,8 +11,9 @@
 #include <string.h>
 
 #include "engine/base/os.h"
+#include "engine/base/reader.h"
 
-enum { BUFFER = 128 << 20, LEAST_BUFFER = 16 << 20, CACHED = 4 << 20, K = 2048, WIDE = 8192, PASSES = 9, PROMPT_PASSES = 3,
+enum { BUFFER = 384 << 20, LEAST_BUFFER = 16 << 20, CACHED = 4 << 20, K = 2048, WIDE = 8192, PASSES = 9, PROMPT_PASSES = 3,
        LONG_OP = 4 << 20, HEADS = 32, HEAD = 128, POSITIONS = 4096, PROMPT_ATTEND = 64 };
 #define PATTERN 0x2c /* scales and floats made of it are plain numbers */
 
@@ -246,13 +247,37 @@ static double measure_gather(probe *p, ht_type type)
     return took > 0 && bytes / took < most ? bytes / took : most;
 }
 
+/* The same products over usual pages and over large ones, by turns. */
+static void measure_large(probe *p)
+{
+    uint8_t *usual = p->weights, *large = ht_os_reserve(p->buffer);
+    double seconds[2][PASSES / 3];
+    uint32_t n, rows;
+
+    p->r->large_gain = 1.0;
+    if (!large)
+        return;
+    ht_os_prefer_large(large, p->buffer);
+    memset(large, PATTERN, p->buffer);
+    for (int i = 0; i < PASSES / 3 && p->st == HT_OK; i++)
+        for (int k = 0; k < 2; k++) {
+            p->weights = k ? large : usual;
+            seconds[k][i] = products(p, HT_Q8_0, K, p->buffer, LONG_OP, 1, 2, &n, &rows);
+        }
+    p->weights = usual;
+    ht_os_release(large, p->buffer);
+    if (p->st != HT_OK)
+        return;
+    const double gain = median(seconds[0], PASSES / 3) / median(seconds[1], PASSES / 3);
+    p->r->large_gain = gain < 1.0 ? 1.0 : gain > 2.0 ? 2.0 : gain;
+}
+
 static void measure_type(probe *p, ht_type type)
 {
     ht_type_rates *r = &p->r->types[type];
     const size_t row = ht_type_row_bytes(ht_type_get(type), K);
     uint32_t n, rows;
 
-    memset(p->weights, PATTERN, p->buffer);
     double s = products(p, type, K, p->buffer, LONG_OP, 1, PASSES, &n, &rows);
     double took = s - p->r->task_s * n, bytes = (double)n * rows * (double)row;
     const double read = bytes / (took > s / 2 ? took : s / 2);
@@ -262,7 +287,7 @@ static void measure_type(probe *p, ht_type type)
     const double cached = bytes / (took > s / 2 ? took : s / 2);
     for (uint32_t i = 0; i < HT_RATES_PROMPTS; i++) {
         const uint32_t n_tok = ht_rates_prompt_tokens[i];
-        const size_t some = n_tok < 64 ? p->buffer / 4 : n_tok < 512 ? 8 << 20 : 2 << 20;
+        const size_t some = n_tok < 64 ? 32 << 20 : n_tok < 512 ? 8 << 20 : 2 << 20;
         s = products(p, type, K, some, 2 << 20, n_tok, PROMPT_PASSES, &n, &rows);
         r->prompt_mps[i] = (double)n * rows * K * n_tok / s;
     }
@@ -332,7 +357,6 @@ static ht_status open_probe(probe *p)
     p->work = ht_os_reserve(p->work_bytes);
     if (!p->weights || !p->work)
         return ht_fail(p->err, HT_ENOMEM, "%zu MiB to measure with", (p->buffer + p->work_bytes) >> 20);
-    ht_os_prefer_large(p->weights, p->buffer);
     memset(p->weights, PATTERN, p->buffer);
     p->x.f = (float *)(void *)p->work;
     at += x_floats * 4;
@@ -352,6 +376,64 @@ static ht_status open_probe(probe *p)
     return ht_cpu_open(&p->exec, &cpu, p->err);
 }
 
+double ht_rates_disk(const char *path, bool direct, size_t read_bytes, uint32_t at_once, bool rounds)
+{
+    enum { MOST = 32, MOST_READ = 8 << 20, LEAST_READ = 64 << 10, MOST_MEMORY = 64 << 20 };
+    static const double TIME = 0.5;
+    ht_reader_params params = { .paths = &path, .n_paths = 1, .io = direct ? HT_IO_DIRECT : HT_IO_CACHED };
+    ht_reader *r = NULL;
+    ht_read reads[MOST] = { 0 };
+    ht_os_stamp stamp;
+    uint64_t done = 0, next = 0, taken = 0;
+    double rate = 0.0;
+
+    read_bytes = (read_bytes < LEAST_READ ? LEAST_READ : read_bytes > MOST_READ ? MOST_READ : read_bytes) / HT_READ_ALIGN * HT_READ_ALIGN;
+    at_once = at_once < 1 ? 1 : at_once > MOST ? MOST : at_once;
+    while (at_once > 1 && at_once * read_bytes > MOST_MEMORY)
+        at_once--;
+    if (!ht_os_stamp_path(path, &stamp) || ht_reader_open(&r, &params, NULL) != HT_OK)
+        return 0.0;
+    const uint64_t places = stamp.bytes / read_bytes;
+    const size_t room = ht_read_room(read_bytes);
+    uint8_t *memory = places ? ht_os_reserve(room * at_once) : NULL;
+    if (!memory) {
+        ht_reader_close(r);
+        return 0.0;
+    }
+    ht_os_prefer_large(memory, room * at_once);
+    /* Steps of about the golden section; another start each time, so that no cache of the disk's own has them. */
+    const uint64_t step = places * 382 / 1000 | 1, first = (uint64_t)(ht_os_now() * 1e6) % places;
+    const double begin = ht_os_now();
+    bool good = true;
+    while (good && taken < places) {
+        for (uint32_t i = 0; i < at_once && taken < places; i++, taken++) {
+            ht_read *x = &reads[next++ % at_once];
+            while (!rounds && atomic_load(&x->state) == HT_READ_QUEUED && good)
+                good = ht_reader_wait(r, x, 1000000, NULL) != HT_EIO;
+            done += atomic_load(&x->state) == HT_READ_DONE && !rounds ? read_bytes : 0;
+            *x = (ht_read){ .offset = (first + taken * step) % places * read_bytes, .bytes = read_bytes,
+                            .to = memory + (size_t)(x - reads) * room };
+            ht_reader_submit(r, x, false);
+        }
+        for (uint32_t i = 0; rounds && i < at_once; i++) {
+            ht_status st = HT_OK;
+            while (reads[i].to && (st = ht_reader_wait(r, &reads[i], 1000000, NULL)) == HT_LATER)
+                ;
+            good = good && st == HT_OK;
+            done += reads[i].to && st == HT_OK ? read_bytes : 0;
+            reads[i].to = NULL;
+        }
+        if (ht_os_now() - begin > TIME)
+            break;
+    }
+    const double took = ht_os_now() - begin;
+    ht_reader_close(r);
+    ht_os_release(memory, room * at_once);
+    if (good && took > 0)
+        rate = (double)done / took;
+    return rate;
+}
+
 static void measure_all(void *user)
 {
     probe *p = user;
@@ -362,6 +444,8 @@ static void measure_all(void *user)
         return;
     if ((p->again || p->r->task_s <= 0) && step(p, "measuring the processor"))
         measure_tasks(p);
+    if (p->again || p->r->large_gain <= 0)
+        measure_large(p);
     for (uint32_t t = 0; t < HT_TYPE_MAX && p->st == HT_OK; t++)
         if (p->want->types >> t & 1 && ht_type_get(t) && (p->again || !has_type(p->r, t)) && step(p, "measuring the processor"))
             measure_type(p, (ht_type)t);

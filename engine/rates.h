@@ -63,7 +63,9 @@ typedef struct ht_rates {
      * and begins anew; op: a small operation that one thread does beside; element: of it, per float. */
     double task_s, wait_s, op_s, element_s;
     double memory_bps; /* plain reading, all threads */
-    /* The disk, reads of a mebibyte. 0: not measured. */
+    double large_gain; /* what large pages (slots of streamed models) are read faster by: 1 or more; rates of types are those of the
+                        * usual ones, in which files are mapped */
+    /* The disk, reads of some mebibytes. 0: not measured. */
     double disk_direct_bps, disk_cached_bps;
     ht_type_rates types[HT_TYPE_MAX];
     ht_kv_rates kv[HT_TYPE_MAX]; /* F32, F16, Q8_0, Q4_0 */
@@ -80,11 +82,16 @@ typedef struct ht_rates_want {
 
 /* Whether all that is wanted is there. */
 bool ht_rates_have(const ht_rates *r, const ht_rates_want *w);
-/* Measures what is wanted and not there (again: all that is wanted). About 0.2 s and 0.1 s for what does not depend on types, 0.1 s
- * for each type; takes 128 MiB at most, less where little is free. progress (NULL allowed): false cancels. Fails: ENOMEM, ECANCELLED. */
+/* Measures what is wanted and not there (again: all that is wanted). About a second for what does not depend on types, half of one
+ * for each type; takes 768 MiB at most, less where little is free. progress (NULL allowed): false cancels. Fails: ENOMEM, ECANCELLED. */
 ht_status ht_rates_measure(ht_rates *r, const ht_topology *t, const ht_rates_want *w, bool again,
                            bool (*progress)(void *user, const char *what, uint64_t done, uint64_t total), void *user,
                            ht_error *err);
+
+/* How fast a file's disk gives reads of read_bytes, at_once of them under way; rounds: the next ones are asked for when all have
+ * come, as a token's experts are, else one by one. Half a second; places are scattered, and each is read once. direct: past the page
+ * cache. 0: it cannot be told. */
+double ht_rates_disk(const char *path, bool direct, size_t read_bytes, uint32_t at_once, bool rounds);
 
 /* rates_file.c. Reads figures of r's key into r, those that are in the file. EMISMATCH: of another machine, setting or version;
  * EFORMAT; EIO: cannot be read. r stays as it was where it fails. */

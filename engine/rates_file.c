@@ -12,42 +12,43 @@
 #include "engine/rates.h"
 
 enum { MOST_BYTES = 64 << 10, MOST_NUMBERS = 6 };
-static const double FEMTO = 1e15;
+#define FEMTO 1e15
 static const uint64_t GREATEST = 1000000000000000000u; /* 1e18, of any figure */
 
 /* A figure that stands by itself, and of what its line counts. */
 typedef struct figure {
     const char *name;
     size_t offset; /* of a double in its struct */
-    bool seconds;
+    double scale; /* of what is written */
 } figure;
 
 static const figure singles[] = {
-    { "task_fs", offsetof(ht_rates, task_s), true },
-    { "wait_fs", offsetof(ht_rates, wait_s), true },
-    { "op_fs", offsetof(ht_rates, op_s), true },
-    { "element_fs", offsetof(ht_rates, element_s), true },
-    { "memory_bps", offsetof(ht_rates, memory_bps), false },
-    { "disk_direct_bps", offsetof(ht_rates, disk_direct_bps), false },
-    { "disk_cached_bps", offsetof(ht_rates, disk_cached_bps), false },
-    { "gpu_read_bps", offsetof(ht_rates, gpu.read_bps), false },
-    { "gpu_prompt_mps", offsetof(ht_rates, gpu.prompt_mps), false },
-    { "gpu_launch_fs", offsetof(ht_rates, gpu.launch_s), true },
-    { "gpu_join_fs", offsetof(ht_rates, gpu.join_s), true },
-    { "gpu_hop_fs", offsetof(ht_rates, gpu.hop_s), true },
+    { "task_fs", offsetof(ht_rates, task_s), FEMTO },
+    { "wait_fs", offsetof(ht_rates, wait_s), FEMTO },
+    { "op_fs", offsetof(ht_rates, op_s), FEMTO },
+    { "element_fs", offsetof(ht_rates, element_s), FEMTO },
+    { "large_gain_millionths", offsetof(ht_rates, large_gain), 1e6 },
+    { "memory_bps", offsetof(ht_rates, memory_bps), 1.0 },
+    { "disk_direct_bps", offsetof(ht_rates, disk_direct_bps), 1.0 },
+    { "disk_cached_bps", offsetof(ht_rates, disk_cached_bps), 1.0 },
+    { "gpu_read_bps", offsetof(ht_rates, gpu.read_bps), 1.0 },
+    { "gpu_prompt_mps", offsetof(ht_rates, gpu.prompt_mps), 1.0 },
+    { "gpu_launch_fs", offsetof(ht_rates, gpu.launch_s), FEMTO },
+    { "gpu_join_fs", offsetof(ht_rates, gpu.join_s), FEMTO },
+    { "gpu_hop_fs", offsetof(ht_rates, gpu.hop_s), FEMTO },
 };
 static const figure of_type[MOST_NUMBERS] = {
-    { "read_bps", offsetof(ht_type_rates, read_bps), false },
-    { "cached_bps", offsetof(ht_type_rates, cached_bps), false },
-    { "gather_bps", offsetof(ht_type_rates, gather_bps), false },
-    { "prompt16_mps", offsetof(ht_type_rates, prompt_mps), false },
-    { "prompt64_mps", offsetof(ht_type_rates, prompt_mps) + sizeof(double), false },
-    { "prompt512_mps", offsetof(ht_type_rates, prompt_mps) + 2 * sizeof(double), false },
+    { "read_bps", offsetof(ht_type_rates, read_bps), 1.0 },
+    { "cached_bps", offsetof(ht_type_rates, cached_bps), 1.0 },
+    { "gather_bps", offsetof(ht_type_rates, gather_bps), 1.0 },
+    { "prompt16_mps", offsetof(ht_type_rates, prompt_mps), 1.0 },
+    { "prompt64_mps", offsetof(ht_type_rates, prompt_mps) + sizeof(double), 1.0 },
+    { "prompt512_mps", offsetof(ht_type_rates, prompt_mps) + 2 * sizeof(double), 1.0 },
 };
 static const figure of_kv[] = {
-    { "element_fs", offsetof(ht_kv_rates, element_s), true },
-    { "query_fs", offsetof(ht_kv_rates, query_s), true },
-    { "prompt_mps", offsetof(ht_kv_rates, prompt_mps), false },
+    { "element_fs", offsetof(ht_kv_rates, element_s), FEMTO },
+    { "query_fs", offsetof(ht_kv_rates, query_s), FEMTO },
+    { "prompt_mps", offsetof(ht_kv_rates, prompt_mps), 1.0 },
 };
 enum { N_SINGLES = sizeof singles / sizeof *singles, N_OF_KV = sizeof of_kv / sizeof *of_kv };
 _Static_assert(HT_RATES_PROMPTS == 3, "one name each");
@@ -120,7 +121,7 @@ static bool take_number(const char **line, size_t *n, uint64_t *out)
 
 static void set(void *to, const figure *f, uint64_t v)
 {
-    const double d = f->seconds ? (double)v / FEMTO : (double)v;
+    const double d = (double)v / f->scale;
     memcpy((char *)to + f->offset, &d, sizeof d);
 }
 
@@ -280,7 +281,7 @@ static uint64_t get(const void *from, const figure *f)
     double d;
 
     memcpy(&d, (const char *)from + f->offset, sizeof d);
-    d *= f->seconds ? FEMTO : 1.0;
+    d *= f->scale;
     return d >= 1.0 ? d < (double)GREATEST ? (uint64_t)(d + 0.5) : GREATEST : d > 0.0;
 }
 

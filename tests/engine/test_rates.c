@@ -27,6 +27,7 @@ static ht_rates filled(void)
     r.op_s = 1.5e-7;
     r.element_s = 2.5e-10;
     r.memory_bps = 2e10;
+    r.large_gain = 1.25;
     r.disk_direct_bps = 5e8;
     r.types[HT_Q4_0] = (ht_type_rates){ 1e10, 4e10, 6e9, { 5e10, 6e10, 7e10 } };
     r.types[HT_MXFP4] = (ht_type_rates){ 2e10, 3e10, 4e9, { 1e10, 2e10, 3e10 } };
@@ -71,6 +72,7 @@ Test(rates, what_is_written_is_read)
     cr_expect_float_eq(back.types[HT_Q4_0].prompt_mps[2], 7e10, 1);
     cr_expect_float_eq(back.types[HT_MXFP4].gather_bps, 4e9, 1);
     cr_expect_float_eq(back.kv[HT_F16].query_s, 2e-12, 1e-15);
+    cr_expect_float_eq(back.large_gain, 1.25, 1e-9);
     cr_expect_float_eq(back.gpu.join_s, 1e-5, 1e-14);
     cr_expect_eq(back.gpu.vram_bytes, r.gpu.vram_bytes);
     cr_expect_str_eq(back.cpu, "A \"fast\"?one");
