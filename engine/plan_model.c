@@ -204,7 +204,7 @@ static void dense_pieces(maker *w, uint32_t il, double trunk_s, ht_plan_piece *x
         const uint64_t first = (uint64_t)f->n_ff * i / n, end = (uint64_t)f->n_ff * (i + 1) / n;
         const double share = (double)(end - first) / f->n_ff;
         double active = density, sum = 0;
-        if (density < 1.0 && u->frequency) { /* of these neurons, as they are stored */
+        if (density < 1.0 && u && u->frequency) { /* of these neurons, as they are stored */
             for (uint64_t j = first; j < end; j++)
                 sum += (double)u->frequency[j];
             active = end > first ? fmin(1.0, fmax(0.0, sum / (double)(end - first))) : density;
@@ -314,6 +314,12 @@ static ht_status refuse(const maker *w, const ht_error *why, ht_error *err)
                    (double)(w->s->fixed_bytes + w->s->floor_bytes) / (1 << 20));
 }
 
+/* The chance that a piece which stays on disk has to be read for a token. */
+static double needed(const maker *w, uint32_t il, uint32_t e)
+{
+    return w->s->m->layers[il].ffn.router.host ? use_of(w, il, e) * (1.0 - again_of(w, il)) : 1.0;
+}
+
 static void fill_rows(maker *w)
 {
     ht_plan_made *out = w->out;
@@ -332,8 +338,8 @@ static void fill_rows(maker *w)
             row->gpu_s += tier == HT_TIER_VRAM ? x->gpu_seconds : 0.0;
             row->cpu_s += tier != HT_TIER_VRAM ? x->cpu_seconds : 0.0;
             row->disk_s += tier == HT_TIER_DISK ? x->disk_seconds : 0.0;
-            if (tier == HT_TIER_DISK && x->disk_seconds > x->cpu_seconds) /* near enough for a table */
-                out->disk_bytes_per_token += (x->disk_seconds - x->cpu_seconds) * w->s->disk_bps;
+            if (tier == HT_TIER_DISK)
+                out->disk_bytes_per_token += (double)x->bytes * needed(w, l, i);
         }
     }
 }
@@ -353,7 +359,7 @@ static double misses_s(const maker *w)
             continue;
         for (uint32_t i = 0; i < row->n_pieces; i++)
             if (w->out->plan.pieces[w->out->plan.first[l] + i] == HT_TIER_DISK)
-                missed += use_of(w, l, i) * (1.0 - again_of(w, l));
+                missed += needed(w, l, i);
         const double none = pow(1.0 - fmin(1.0, missed / f->n_used), f->n_used);
         const double solved = here > row->disk_s ? here : row->disk_s, real = none * here + row->disk_s;
         sum += real > solved ? real - solved : 0.0;
@@ -513,13 +519,14 @@ static double prompt_s(const maker *w)
 /* ---- Making ---- */
 
 /* The two largest dense blocks. */
-static uint64_t through_bytes(const ht_model *m)
+static uint64_t through_bytes(const maker *w)
 {
+    const ht_model *m = w->s->m;
     uint64_t most[2] = { 0, 0 };
 
     for (uint32_t il = 0; il < m->n_layer; il++) {
         const ht_part *p = m->layers[il].ffn.experts[0];
-        const uint64_t bytes = m->layers[il].ffn.router.host ? 0 : bytes_of(&p[0]) + bytes_of(&p[1]) + bytes_of(&p[2]);
+        const uint64_t bytes = m->layers[il].ffn.router.host ? 0 : slot_of(w, bytes_of(&p[0]) + bytes_of(&p[1]) + bytes_of(&p[2]));
         if (bytes > most[0]) {
             most[1] = most[0];
             most[0] = bytes;
@@ -551,14 +558,14 @@ ht_status ht_plan_make(ht_plan_made *out, const ht_plan_setting *s, ht_error *er
         goto fail;
     }
     /* Dense blocks come in turns: two of them are on their way through, and hold nothing for the next token. */
-    if (out->plan.disk_bytes && through_bytes(s->m)) {
-        ht_plan again;
-        out->problem.ram_fixed += through_bytes(s->m);
-        if (ht_plan_solve(&again, &out->problem, NULL) == HT_OK) {
-            ht_plan_deinit(&out->plan);
-            out->plan = again;
-        } else {
-            out->problem.ram_fixed -= through_bytes(s->m);
+    const uint64_t through = out->plan.disk_bytes ? through_bytes(&w) : 0;
+    if (through) {
+        ht_plan_deinit(&out->plan);
+        out->problem.ram_fixed += through;
+        out->problem.ram_slots -= through < out->problem.ram_slots ? through : out->problem.ram_slots;
+        if ((st = ht_plan_solve(&out->plan, &out->problem, &why)) != HT_OK) {
+            st = refuse(&w, &why, err);
+            goto fail;
         }
     }
     if (!s->streamed && out->plan.disk_bytes) { /* the model would be opened as mapped, and the context refused */

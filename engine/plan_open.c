@@ -92,8 +92,8 @@ hearth_status hearth_rates_read(hearth_rates *out, const hearth_rates_params *pa
     ht_error *err = ht_err(error);
     hearth_rates_params p;
     ht_rates_want want = { .kv = 1ull << HT_F16 | 1ull << HT_Q8_0 };
-    uint32_t threads;
-    ht_isa isa;
+    uint32_t threads = 0;
+    ht_isa isa = HT_ISA_REF;
     ht_reader_choice disk;
 
     HT_PARAMS(&p, params);
@@ -362,8 +362,8 @@ static ht_status open_model(planner *k, const char *path, ht_error *err)
 static ht_status open_plan(planner *k, const char *path, ht_error *err)
 {
     hearth_plan *p = k->p;
-    uint32_t threads;
-    ht_isa isa;
+    uint32_t threads = 0;
+    ht_isa isa = HT_ISA_REF;
     ht_status st;
 
     if ((st = ht_topology_read(&k->topology, err)) || (st = open_model(k, path, err)) || (st = describe(p, err)) ||

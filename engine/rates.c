@@ -14,7 +14,7 @@
 #include "engine/base/reader.h"
 
 enum { BUFFER = 384 << 20, LEAST_BUFFER = 16 << 20, CACHED = 4 << 20, K = 2048, WIDE = 8192, PASSES = 9, PROMPT_PASSES = 3,
-       LONG_OP = 4 << 20, HEADS = 32, HEAD = 128, POSITIONS = 4096, PROMPT_ATTEND = 64 };
+       LONG_OP = 4 << 20, SHORT_OP = 512 << 10, HEADS = 32, HEAD = 128, POSITIONS = 4096, PROMPT_ATTEND = 64 };
 #define PATTERN 0x2c /* scales and floats made of it are plain numbers */
 
 const uint32_t ht_rates_prompt_tokens[HT_RATES_PROMPTS] = { 16, 64, 512 };
@@ -94,7 +94,7 @@ static double timed(probe *p, const ht_op *ops, size_t n, size_t at_once)
 static double products(probe *p, ht_type type, uint32_t k, size_t bytes, size_t op_bytes, uint32_t n_tok, uint32_t passes,
                        uint32_t *n_ops, uint32_t *rows)
 {
-    enum { MOST_OPS = 512 };
+    enum { MOST_OPS = 1024 };
     const size_t row = ht_type_row_bytes(ht_type_get(type), k);
     double seconds[PASSES];
     ht_op *ops = calloc(MOST_OPS, sizeof *ops);
@@ -151,6 +151,25 @@ static ht_op tiny_norm(const probe *p, uint32_t k)
     return op;
 }
 
+/* What an operation more costs where weights come from memory: besides sharing it out its threads begin and end unevenly, and
+ * the stream of reads breaks off. Matrices of half a mebibyte against those of four, by turns. */
+static double broken_stream(probe *p)
+{
+    double seconds[2][PASSES];
+    uint32_t n[2] = { 1, 1 }, rows;
+    double bytes[2] = { 1.0, 1.0 };
+
+    for (int i = 0; i < PASSES && p->st == HT_OK; i++)
+        for (int k = 0; k < 2; k++) {
+            seconds[k][i] = products(p, HT_Q8_0, K, p->buffer, k ? SHORT_OP : LONG_OP, 1, 1, &n[k], &rows);
+            bytes[k] = (double)n[k] * rows;
+        }
+    if (p->st != HT_OK)
+        return 0.0;
+    const double lengthy = median(seconds[0], PASSES) * bytes[1] / bytes[0], brief = median(seconds[1], PASSES);
+    return (brief - lengthy) / (n[1] - n[0]);
+}
+
 /* Sharing out: products so small that computing them is nothing beside it. One round each: what the caller's waiting adds. */
 static void measure_tasks(probe *p)
 {
@@ -190,6 +209,8 @@ static void measure_tasks(probe *p)
     p->r->op_s = op > 5e-8 ? op : 5e-8;
     p->r->element_s = wide > small ? (wide - small) / share / (WIDE - 64) : 1e-11;
     free(ops);
+    const double broken = broken_stream(p);
+    p->r->task_s = broken > p->r->task_s ? broken < 1e-4 ? broken : 1e-4 : p->r->task_s;
 }
 
 /* A block without gate whose neurons are masked: none of them, then every other group of four. What the second takes longer

@@ -97,7 +97,7 @@ double ht_rates_disk(const char *path, bool direct, size_t read_bytes, uint32_t 
  * EFORMAT; EIO: cannot be read. r stays as it was where it fails. */
 ht_status ht_rates_read(ht_rates *r, const char *path, ht_error *err);
 /* The same from n bytes of text. */
-ht_status ht_rates_parse(ht_rates *r, const char *text, size_t n, const char *path, ht_error *err);
+ht_status ht_rates_parse(ht_rates *out, const char *text, size_t n, const char *path, ht_error *err);
 ht_status ht_rates_write(const ht_rates *r, const char *path, ht_error *err);
 
 #endif
