@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "engine/objects.h"
+#include "engine/template.h"
 
 _Static_assert(sizeof(hearth_error) == sizeof(ht_error) && offsetof(hearth_error, text) == offsetof(ht_error, text),
                "the public error is the internal one");
@@ -660,7 +661,8 @@ hearth_status hearth_model_get_info(const hearth_model *m, hearth_model_info *ou
                             .threads = m->threads,
                             .isa = ht_isa_name(m->isa),
                             .device = "cpu",
-                            .chat_family = ht_chat_family_name(m->chat_template),
+                            .chat_family = m->chat_template ? ht_tool_family(m->chat_template, strlen(m->chat_template))
+                                                            : "plain",
                             .temperature = -1.0f,
                             .top_p = -1.0f,
                             .repeat_penalty = -1.0f,
@@ -685,7 +687,7 @@ hearth_status hearth_model_get_info(const hearth_model *m, hearth_model_info *ou
         i.add_bos = v->add_bos;
         i.add_eos = v->add_eos;
     }
-    i.has_chat_template = strcmp(i.chat_family, "plain") != 0;
+    i.has_chat_template = m->chat_template != NULL;
     ht_gguf_f32(m->gguf, "hearth.sampling.temperature", &i.temperature, NULL);
     ht_gguf_f32(m->gguf, "hearth.sampling.top_p", &i.top_p, NULL);
     ht_gguf_f32(m->gguf, "hearth.sampling.repeat_penalty", &i.repeat_penalty, NULL);

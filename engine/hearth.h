@@ -178,8 +178,8 @@ typedef struct hearth_model_info {
     uint32_t threads;
     const char *isa;
     const char *device;        /* "cpu" */
-    bool has_chat_template;    /* the file has one, and it is of a family this version knows */
-    const char *chat_family;   /* "chatml", "llama3", …; "plain" where there is none */
+    bool has_chat_template;    /* the file has one */
+    const char *chat_family;   /* how it writes calls of tools, as hearth_tool_family; "plain" where there is no template */
     float temperature, top_p, repeat_penalty; /* the file's own suggestion (hearth.sampling.*); negative: none */
     const char *demo_prompt;   /* hearth.demo_prompt, or NULL */
     bool recurrent;            /* has state that cannot be rewound */
@@ -245,10 +245,47 @@ HEARTH_API hearth_status hearth_detokenize(const hearth_model *m, const hearth_t
 HEARTH_API bool hearth_token_is_end(const hearth_model *m, hearth_token id);
 
 typedef struct hearth_message { const char *role, *content; } hearth_message;
-/* The prompt that the model's chat template makes of a conversation, for its template family; a model without one gets
- * "User: …\nAssistant: ". To be tokenised with special = true. *text: hearth_free. */
+/* The prompt that the model's chat template makes of a conversation; a model without one gets "User: …\nAssistant: ". A
+ * template that refuses a system message gets it as the beginning of the first user's. To be tokenised with special = true.
+ * *text: hearth_free. Fails as hearth_template_render does. */
 HEARTH_API hearth_status hearth_chat_format(const hearth_model *m, const hearth_message *messages, size_t n_messages,
                                             bool add_generation_prompt, char **text, size_t *n, hearth_error *err);
+
+/* Chat templates (docs/templates.md): Jinja as chat-template libraries run it, in a sandbox of its own. */
+typedef struct hearth_template_params {
+    size_t size;
+    const char *text;           /* a template in place of the model's; NULL: the model's */
+    size_t n_text;
+    const char *name;           /* a named template of the file ("tool_use"); NULL: the one without a name */
+    /* The conversation: JSON, either an array of messages or an object with `messages`, `tools`, `add_generation_prompt` and any
+     * other variables of the template. What it names wins over the members below and over the model's own (bos_token,
+     * eos_token, unk_token, pad_token). NULL: none, messages are needed then. */
+    const char *json;
+    size_t n_json;
+    const hearth_message *messages;
+    size_t n_messages;
+    const char *tools;          /* JSON array of tools as templates want them, terminated; NULL: none */
+    bool add_generation_prompt;
+    int64_t now;                /* what strftime_now tells: seconds since 1970, in local time; 0: now, in UTC */
+    uint64_t max_steps;         /* 0: 30 million */
+    uint64_t max_bytes;         /* 0: 256 MiB, and 64 for each byte of the input */
+} hearth_template_params;
+#define HEARTH_TEMPLATE_PARAMS_INIT { .size = sizeof(hearth_template_params) }
+/* m may be NULL where a template is given. *text: terminated too, hearth_free. Any thread. Fails: EINVAL (the template refuses the
+ * conversation, or does what its values do not allow: the sentence says what, and the line), EUNSUPPORTED (a construct that is not
+ * known, or a limit), EFORMAT (template or JSON is damaged), ENOMEM. */
+HEARTH_API hearth_status hearth_template_render(const hearth_model *m, const hearth_template_params *params, char **text, size_t *n,
+                                                hearth_error *err);
+
+/* How a model writes calls of tools into its answers, found by its template: "hermes", "llama3", "mistral", … (docs/templates.md
+ * has the list); "none" where no known format is found. */
+HEARTH_API const char *hearth_tool_family(const char *chat_template, size_t n);
+/* Takes an answer apart: *json is {"content": text, "reasoning_content": text, "tool_calls": [{"name": …, "arguments": {…}, "id": …}]},
+ * members without a value left out but for content. family NULL: that of the model's template (m may be NULL otherwise). What
+ * looks like a call but is none stays in the content. *json: terminated too, hearth_free. Any thread. Fails: EINVAL (no such
+ * family), EUNSUPPORTED (a limit), ENOMEM. */
+HEARTH_API hearth_status hearth_tool_calls(const hearth_model *m, const char *family, const char *text, size_t n, char **json,
+                                           size_t *n_json, hearth_error *err);
 
 /* ---- Sessions ---------------------------------------------------------------------------------------------------- */
 

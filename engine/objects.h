@@ -7,7 +7,6 @@
 #include "engine/ahead.h"
 #include "engine/base/os.h"
 #include "engine/base/plan.h"
-#include "engine/chat.h"
 #include "engine/forward.h"
 #include "engine/hearth.h"
 #include "engine/predict.h"

@@ -80,10 +80,3 @@ hearth_status hearth_detokenize(const hearth_model *m, const hearth_token *ids, 
 }
 
 bool hearth_token_is_end(const hearth_model *m, hearth_token id) { return m->tok && ht_tokenizer_is_end(m->tok, id); }
-
-hearth_status hearth_chat_format(const hearth_model *m, const hearth_message *messages, size_t n_messages,
-                                 bool add_generation_prompt, char **text, size_t *n, hearth_error *error)
-{
-    return (hearth_status)ht_chat_format(m->chat_template, messages, n_messages, add_generation_prompt, text, n,
-                                         ht_err(error));
-}

@@ -89,8 +89,10 @@ static int conversation_ids(chat *c, hearth_token **ids, size_t *n)
     const hearth_model_info *info = &c->l.info;
     char *text = NULL;
     size_t n_text = 0;
-    if (hearth_chat_format(c->l.model, c->messages, c->n_messages, true, &text, &n_text, &err) != HEARTH_OK)
-        return ht_call_failed(&err, false);
+    if (hearth_chat_format(c->l.model, c->messages, c->n_messages, true, &text, &n_text, &err) != HEARTH_OK) {
+        ht_complain("%s", err.text);
+        return HT_EXIT_FAILED;
+    }
     hearth_status st = hearth_tokenize(c->l.model, text, n_text, true, true, ids, n, &err);
     hearth_free(text);
     if (st != HEARTH_OK)
@@ -359,9 +361,8 @@ static int run(const ht_options *o)
     if ((status = ht_load_model(&c.l, NULL, o, &how)) || (status = ht_load_session(&c.s, &c.l, o, 0)) ||
         (status = ht_load_sampler(&c.sampler, &c.l, o, &c.seed)))
         goto done;
-    if (!c.l.info.chat_family || !strcmp(c.l.info.chat_family, "plain")) {
-        ht_say(
-            "this file has no chat template that is known here: the conversation is written as User: and Assistant:");
+    if (!c.l.info.has_chat_template) {
+        ht_say("this file has no chat template: the conversation is written as User: and Assistant:");
         if (c.stops.n < HT_MAX_TEXTS)
             c.stops.v[c.stops.n++] = "\nUser:";
     }
@@ -395,8 +396,7 @@ const ht_command ht_command_chat = {
     .summary = "talk with a model through its own chat template",
     .text = "Reads questions line by line, from a terminal with line editing. /help tells what else can be typed. Only "
             "the replies "
-            "go to stdout. A file without a template that is known here gets the form User: and Assistant:, which is "
-            "said once. "
+            "go to stdout. A file without a template gets the form User: and Assistant:, which is said once. "
             "Old messages are dropped when the context would not leave room for an answer.",
     .max_positional = 1,
     .takes_stdin = true,

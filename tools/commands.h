@@ -8,6 +8,6 @@
 extern const ht_command ht_command_run, ht_command_chat, ht_command_bench, ht_command_perplexity, ht_command_logits,
     ht_command_tokenize, ht_command_detokenize, ht_command_inspect, ht_command_hardware,
     ht_command_profile, ht_command_quantize, ht_command_cache_sim,
-    ht_command_plan;
+    ht_command_plan, ht_command_template;
 
 #endif

@@ -22,7 +22,8 @@ static const ht_command command_synth = {
 
 static const ht_command *const commands[] = {
     &ht_command_run,      &ht_command_chat,     &ht_command_bench,      &ht_command_profile, &ht_command_perplexity,
-    &ht_command_logits,   &ht_command_tokenize, &ht_command_detokenize, &ht_command_inspect, &ht_command_quantize,
+    &ht_command_logits,   &ht_command_tokenize, &ht_command_detokenize, &ht_command_template, &ht_command_inspect,
+    &ht_command_quantize,
 #ifdef HEARTH_HAVE_SYNTH
     &command_synth,
 #endif
@@ -32,7 +33,7 @@ static const ht_command *const commands[] = {
 enum { N_COMMANDS = sizeof commands / sizeof *commands };
 
 /* Commands of later versions: refused by name, not guessed at. */
-static const char *const later[] = { "serve", "template", "convert" };
+static const char *const later[] = { "serve", "convert" };
 
 static const ht_command *find(const char *name)
 {

@@ -79,6 +79,8 @@ typedef struct ht_options {
     const char *rates;
     ht_integer prompt_tokens;
     bool stored, refresh;
+    const char *template, *template_name;
+    bool generation_prompt;
 } ht_options;
 
 typedef enum ht_flag_kind {

@@ -8,8 +8,8 @@
 
 static const char *const built[] = { "run",        "chat",    "bench", "perplexity", "logits", "tokenize",
                                      "detokenize", "inspect", "synth", "hardware",   "help",   "version",
-                                     "profile",    "quantize", "cache-sim", "plan" };
-static const char *const later[] = { "serve", "template", "convert" };
+                                     "profile",    "quantize", "cache-sim", "plan", "template" };
+static const char *const later[] = { "serve", "convert" };
 
 #define COUNT(a) (sizeof(a) / sizeof *(a))
 
