@@ -258,6 +258,9 @@ static ht_jv item(ht_jj *j, const ht_jnode *n)
         if (at[i])
             parts[i] = ht_jeval(j, at[i]);
     j->line = n->line;
+    /* jinja2 computes literals when it reads them, and there a slice of what has none is undefined. */
+    if ((n->a->type == JN_CONST && v.kind != JK_STR) || n->a->type == JN_DICT)
+        return ht_jundefined(j, "the literal cannot be sliced");
     return ht_jslice(j, v, parts[0], parts[1], parts[2]);
 }
 

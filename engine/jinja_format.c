@@ -331,7 +331,7 @@ ht_jv ht_jpercent(ht_jj *j, ht_jv fmt, ht_jv values)
         put_conversion(&p, &out, &f, v.kind == HT_JABSENT ? next_value(&p) : v);
     }
     size_t given = values.kind == JK_TUPLE ? values.list->n : 1;
-    bool mapping = values.kind == JK_DICT || values.kind == JK_LIST;
+    bool mapping = values.kind == JK_DICT || values.kind == JK_LIST || values.kind == JK_RANGE || values.kind == JK_UNDEF;
     if (p.used < given && !p.named && !mapping)
         ht_jfail_here(j, HT_EINVAL, "not all arguments converted during string formatting");
     ht_jv v = ht_jtaken(&out);

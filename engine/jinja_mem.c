@@ -74,8 +74,9 @@ void *ht_jalloc(ht_jj *j, size_t n)
 {
     if (n > SIZE_MAX / 2)
         ht_jfail_here(j, HT_ENOMEM, "the template takes too much memory");
+    void *p = take(j, n);
     ht_jsteps(j, 1 + n / 256);
-    return memset(take(j, n), 0, n);
+    return memset(p, 0, n);
 }
 
 void *ht_jgrow(ht_jj *j, void *p, size_t old, size_t n)

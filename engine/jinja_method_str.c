@@ -149,7 +149,7 @@ static ht_jv split_spaces(ht_jj *j, ht_jv s, int64_t most, bool right)
 {
     ht_jv l = ht_jnew_list(j, 0, JK_LIST);
     uint32_t c;
-    s = ht_ju_strip(s, NULL, true, true);
+    s = ht_ju_strip(s, NULL, !right, right); /* what is left over keeps the white space of its other side */
     if (right) {
         size_t end = s.n;
         while (end && most--) {

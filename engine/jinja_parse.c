@@ -83,9 +83,7 @@ static ht_jnode *target(ht_jj *j, bool spaces)
             n = ht_jnew_node(j, JN_TUPLE, line);
             ht_jadd(j, &n->list, first);
         }
-        if (ht_jtop(j)->type != JT_NAME && !ht_jis_op(ht_jtop(j), '('))
-            break;
-        if (ht_jis_name(ht_jtop(j), "in"))
+        if (!spaces && ht_jis_name(ht_jtop(j), "in"))
             break;
         ht_jadd(j, &n->list, one_target(j, spaces));
     }
@@ -259,7 +257,12 @@ static ht_jnode *statement(ht_jj *j)
         n = ht_jnew_node(j, t->sym->n == 5 ? JN_BREAK : JN_CONTINUE, line);
     } else if (ht_jis_name(t, "print")) {
         n = ht_jnew_node(j, JN_OUTPUT, line);
-        n->a = ht_jparse_tuple(j, true, false, NULL);
+        n->a = ht_jnew_node(j, JN_CONCAT, line); /* one after the other */
+        do {
+            ht_jnode *part = ht_jparse_expr(j, true);
+            ht_jadd(j, &n->a->list, part);
+            ht_jover(j, n->a, part);
+        } while (ht_jskip_op(j, ','));
         ht_jover(j, n, n->a);
     } else {
         for (size_t i = 0; i < sizeof refused / sizeof *refused; i++)

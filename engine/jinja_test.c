@@ -17,6 +17,14 @@ static void none(ht_jj *j, const ht_jargs *a)
         ht_jfail_here(j, HT_EINVAL, "this test takes no arguments");
 }
 
+/* Whether v can be the name of anything; what cannot be looked up at all is refused. */
+static bool named(ht_jj *j, ht_jv v)
+{
+    if (!ht_jhashable(v))
+        ht_jfail_here(j, HT_EINVAL, "unhashable type: '%s'", ht_jtype_name(v));
+    return v.kind == JK_STR;
+}
+
 #define KIND(name, expression)                                                                                         \
     static bool t_##name(ht_jj *j, ht_jv v, const ht_jargs *a)                                                         \
     {                                                                                                                  \
@@ -43,8 +51,8 @@ KIND(callable, v.kind == JK_UNDEF || v.kind == JK_MACRO || v.kind == JK_FUNC || 
 KIND(escaped, v.kind == JK_STR && v.markup)
 KIND(lower, ht_jmethod_str(j, ht_jto_str(j, v), "islower", a).b)
 KIND(upper, ht_jmethod_str(j, ht_jto_str(j, v), "isupper", a).b)
-KIND(filter, v.kind == JK_STR && ht_jfind_filter(v))
-KIND(test, v.kind == JK_STR && ht_jfind_test(v))
+KIND(filter, named(j, v) && ht_jfind_filter(v))
+KIND(test, named(j, v) && ht_jfind_test(v))
 
 static bool divides(ht_jj *j, ht_jv v, ht_jv by)
 {
