@@ -253,16 +253,19 @@ ht_jv ht_jnew_dict(ht_jj *j, ht_jkind kind)
     return (ht_jv){ .kind = (uint8_t)kind, .dict = ht_jalloc(j, sizeof(ht_jdict)) };
 }
 
-bool ht_jhashable(ht_jv v)
+/* What nests too deep passes: hash() says so. */
+static bool hashable(ht_jv v, int depth)
 {
     if (v.kind == JK_TUPLE) {
-        for (size_t i = 0; i < v.list->n; i++)
-            if (!ht_jhashable(v.list->v[i]))
+        for (size_t i = 0; i < v.list->n && depth < HT_JDEPTH; i++)
+            if (!hashable(v.list->v[i], depth + 1))
                 return false;
         return true;
     }
     return v.kind != JK_LIST && v.kind != JK_DICT && !(v.kind == JK_VIEW && v.view->what != 'v');
 }
+
+bool ht_jhashable(ht_jv v) { return hashable(v, 0); }
 
 static uint32_t mix(uint32_t h, const void *p, size_t n)
 {
@@ -290,10 +293,12 @@ static uint32_t hash(ht_jj *j, ht_jv v)
         ht_jsteps(j, v.n / 64);
         return mix(h, v.s, v.n);
     case JK_TUPLE:
+        ht_jenter(j);
         for (size_t i = 0; i < v.list->n; i++) {
             uint32_t k = hash(j, v.list->v[i]);
             h = mix(h, &k, sizeof k);
         }
+        j->depth--;
         return h;
     case JK_RANGE: return mix(h, &v.range->n, sizeof v.range->n);
     case JK_METHOD: return 23;

@@ -144,6 +144,7 @@ Test(jinja, bounded)
         { "{% set ns = namespace() %}{% set ns.a = ns %}{{ ns }}", "deeper" },
         { "{% set ns = namespace() %}{% set ns.a = [ns] %}{{ ns.a == [ns] }}{{ ns.a | tojson }}", "tojson" },
         { "{% set ns = namespace(l=[]) %}{% for i in range(3000) %}{% set ns.l = [ns.l] %}{% endfor %}{{ ns.l }}", "deeper" },
+        { "{% set ns = namespace(t=(1,)) %}{% for i in range(90000) %}{% set ns.t = (ns.t,) %}{% endfor %}{{ {ns.t: 1} }}", "deeper" },
         { "{% for v in [1] recursive %}{{ loop([1]) }}{% endfor %}", "deeper" },
     };
     char *text;
