@@ -151,7 +151,6 @@ ht_jv ht_jmacro_call(ht_jj *j, const ht_jmacro *m, const ht_jargs *a)
     const int what_n = m->name ? (m->name->n < 60 ? (int)m->name->n : 60) : 6;
     bool *used = a->n_kw ? ht_jalloc(j, a->n_kw) : NULL, explicit = false;
     const uint32_t line = j->line;
-    ht_jv undefined_caller = { .kind = JK_NONE };
 
     ht_jenter(j);
     j->scope = scope;
@@ -178,7 +177,7 @@ ht_jv ht_jmacro_call(ht_jj *j, const ht_jmacro *m, const ht_jargs *a)
         define(j, scope, sym, v);
     }
     if ((n->catches & HT_JCATCH_CALLER) && !explicit) {
-        undefined_caller = ht_jundefined(j, "No caller defined");
+        ht_jv undefined_caller = ht_jundefined(j, "No caller defined");
         for (size_t k = 0; k < a->n_kw; k++)
             if (!used[k] && ht_jis(a->kw[k].name, "caller")) {
                 undefined_caller = a->kw[k].v;
@@ -215,7 +214,7 @@ ht_jv ht_jmacro_call(ht_jj *j, const ht_jmacro *m, const ht_jargs *a)
 static ht_jv filtered(ht_jj *j, const ht_jnode *n, const ht_jv *text)
 {
     ht_jargs a;
-    ht_jv v = !n->a ? *text : text && n->a->type == JN_FILTER ? filtered(j, n->a, text) : ht_jeval(j, n->a);
+    ht_jv v = !n->a ? (text ? *text : HT_JLIT("")) : text && n->a->type == JN_FILTER ? filtered(j, n->a, text) : ht_jeval(j, n->a);
     const ht_jfilter *f = n->entry;
     arguments(j, n, NULL, &a);
     j->line = n->line;

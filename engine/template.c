@@ -149,7 +149,7 @@ hearth_status hearth_chat_format(const hearth_model *m, const hearth_message *me
     p.n_messages = n_messages;
     p.add_generation_prompt = add_generation_prompt;
     hearth_status st = hearth_template_render(m, &p, text, n, error);
-    if (st != HEARTH_EINVAL || n_messages < 2 || !messages[0].content || !messages[1].content || strcmp(messages[0].role, "system") != 0 ||
+    if (st != HEARTH_EINVAL || !messages || n_messages < 2 || !messages[0].content || !messages[1].content || strcmp(messages[0].role, "system") != 0 ||
         strcmp(messages[1].role, "user") != 0)
         return st;
     /* If that is refused too, the first refusal is what counts. */
