@@ -100,6 +100,17 @@ ht_status ht_gpu_wait(ht_gpu *g, ht_gpu_event event, ht_error *err);
 /* What is given to the queue from now on waits for the event. */
 ht_status ht_gpu_join(ht_gpu *g, uint32_t queue, ht_gpu_event event, ht_error *err);
 
+/* What a plan needs to know of a device; bytes and operations a second, seconds. */
+typedef struct ht_gpu_figures {
+    double read_bps;     /* of its memory, by a kernel that reads it in order */
+    double upload_bps, download_bps; /* between it and pinned host memory, large pieces */
+    double submit_s;     /* one launch of next to nothing, until the host knows that it is done */
+    double launch_s;     /* one of many launches in a row */
+} ht_gpu_figures;
+/* Measures for about a tenth of a second, in half of the memory that the limit leaves, at most 256 MiB. HT_ENOMEM: it
+ * leaves less than 2 MiB. */
+ht_status ht_gpu_measure(ht_gpu *g, ht_gpu_figures *out, ht_error *err);
+
 /* ---- weights ---- */
 
 /* The type in which a device holds weights of `type`: itself, or, of quantised types without kernels, their canonical

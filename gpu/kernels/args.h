@@ -11,6 +11,9 @@
 #include <stdint.h>
 #endif
 
+/* read_words: a block (x) reads n words from n * x on, no more than `all`. */
+typedef struct read_args { uint32_t n, all; } read_args;
+
 /* quantise: x [n_tok][stride] -> q8. */
 typedef struct quantise_args { uint32_t k, x_stride, q_stride; } quantise_args;
 

@@ -6,6 +6,29 @@
 #include "gpu/kernels/args.h"
 #include "gpu/kernels/math.h"
 
+/* Reads memory, to measure how fast that is: sums[x] is the sum of the block's words. */
+KERNEL(read_words, 256, read_args)
+    PTR_RO(0, uint32_t, x);
+    PTR(1, uint32_t, sums);
+    SHARED(uint32_t, part, NT);
+    EACH {
+        const uint64_t from = (uint64_t)BLOCK_X * a.n;
+        uint32_t sum = 0;
+        UNROLL for (uint32_t i = 0; i < a.n; i += NT)
+            sum += i + TID < a.n && from + i + TID < a.all ? x[from + i + TID] : 0;
+        part[TID] = sum;
+    }
+    SYNC
+    EACH {
+        if (TID)
+            continue;
+        uint32_t sum = 0;
+        for (uint32_t i = 0; i < NT; i++)
+            sum += part[i];
+        sums[BLOCK_X] = sum;
+    }
+KERNEL_END
+
 /* A thread per block of 32; token y. */
 KERNEL(quantise, 64, quantise_args)
     PTR_RO(0, float, x);

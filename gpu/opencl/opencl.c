@@ -71,13 +71,13 @@ static ht_status load_calls(ht_error *err)
 /* Devices that kernels can be compiled for. */
 static void list_devices(void)
 {
-    cl_platform_id platform[MOST_DEVICES];
+    cl_platform_id platform[MOST_DEVICES] = { NULL };
     cl_uint n_platforms = 0;
 
     if (ht_cl.clGetPlatformIDs(MOST_DEVICES, platform, &n_platforms) != CL_SUCCESS)
         return;
     for (cl_uint p = 0; p < n_platforms && p < MOST_DEVICES; p++) {
-        cl_device_id dev[MOST_DEVICES];
+        cl_device_id dev[MOST_DEVICES] = { NULL };
         cl_uint n = 0;
         if (ht_cl.clGetDeviceIDs(platform[p], CL_DEVICE_TYPE_ALL, MOST_DEVICES, dev, &n) != CL_SUCCESS)
             continue;
@@ -196,7 +196,7 @@ static void close_device(void *dev)
 
 static ht_status open_device(void **dev, const ht_gpu_open_args *args, ht_error *err)
 {
-    ht_gpu_info info;
+    ht_gpu_info info = { 0 };
     ht_status st = describe(args->index, &info, err);
     cl_int code = CL_SUCCESS;
 
