@@ -581,6 +581,7 @@ HEARTH_API uint64_t hearth_peak_rss(void);
 typedef struct hearth_type_rates {
     const char *type;                 /* "Q4_0" */
     double read_bytes_per_s;          /* weights from memory, one token */
+    double short_bytes_per_s;         /* the same, rows of 512 elements in place of 2,048 */
     double cached_bytes_per_s;        /* weights that the last-level cache holds */
     double gathered_bytes_per_s;      /* rows picked here and there */
     double prompt_macs_per_s[3];      /* multiply-adds with 16, 64, 512 tokens at once */

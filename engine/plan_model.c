@@ -30,16 +30,17 @@ static double macs_of(const ht_part *p) { return p->host ? (double)p->n * p->k :
 
 /* ---- One token ---- */
 
-static double bytes_s(const maker *w, uint32_t type, double bytes)
-{
-    const ht_type_rates *t = &w->r->types[type];
-
-    return bytes * (w->cached / t->cached_bps + (1.0 - w->cached) / (t->read_bps * w->large));
-}
-
+/* What a row takes by itself is spread over its length. */
 static double part_s(const maker *w, const ht_part *p)
 {
-    return p->host ? bytes_s(w, p->type, (double)bytes_of(p)) : 0.0;
+    if (!p->host)
+        return 0.0;
+    const ht_type_rates *t = &w->r->types[p->type];
+    const double most = HT_RATES_ROW / (double)HT_RATES_SHORT_ROW, lengths = HT_RATES_ROW / (double)p->k;
+    const double brief = lengths < 1.0 ? 0.0 : lengths > most ? 1.0 : (lengths - 1.0) / (most - 1.0);
+    const double memory = (1.0 / t->read_bps + brief * (1.0 / t->short_bps - 1.0 / t->read_bps)) / w->large;
+
+    return (double)bytes_of(p) * (w->cached / t->cached_bps + (1.0 - w->cached) * memory);
 }
 
 static double small_s(const maker *w, uint32_t ops, double floats) { return ops * w->r->op_s + floats * w->r->element_s; }
@@ -72,7 +73,7 @@ static double overhead_s(const maker *w, const ht_layer *l)
         s += 4 * w->r->task_s +
              small_s(w, 4, 4.0 * l->delta.qkv.n + 3.0 * (double)l->delta.n_v * l->delta.k_dim * l->delta.v_dim);
     if (l->ffn.router.host)
-        s += w->r->task_s + w->r->wait_s + small_s(w, 2, 4.0 * l->ffn.n_expert);
+        s += w->r->task_s + w->r->wait_s + small_s(w, 3, 4.0 * l->ffn.n_expert + (double)l->ffn.n_used * m->d_model);
     if (l->ffn.shared_n_ff)
         s += 2 * w->r->task_s + small_s(w, 2, 2.0 * m->d_model);
     return s;
@@ -563,7 +564,7 @@ ht_status ht_plan_make(ht_plan_made *out, const ht_plan_setting *s, ht_error *er
         ht_plan_deinit(&out->plan);
         out->problem.ram_fixed += through;
         out->problem.ram_slots -= through < out->problem.ram_slots ? through : out->problem.ram_slots;
-        if ((st = ht_plan_solve(&out->plan, &out->problem, &why)) != HT_OK) {
+        if (ht_plan_solve(&out->plan, &out->problem, &why) != HT_OK) {
             st = refuse(&w, &why, err);
             goto fail;
         }

@@ -75,7 +75,8 @@ static void list_rates(hearth_rates *out, const ht_rates *r)
         const ht_type_rates *x = &r->types[t];
         if (x->read_bps > 0 && out->n_types < MOST)
             out->types[out->n_types++] = (hearth_type_rates){
-                .type = ht_type_name(t), .read_bytes_per_s = x->read_bps, .cached_bytes_per_s = x->cached_bps,
+                .type = ht_type_name(t), .read_bytes_per_s = x->read_bps, .short_bytes_per_s = x->short_bps,
+                .cached_bytes_per_s = x->cached_bps,
                 .gathered_bytes_per_s = x->gather_bps,
                 .prompt_macs_per_s = { x->prompt_mps[0], x->prompt_mps[1], x->prompt_mps[2] }
             };

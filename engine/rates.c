@@ -13,7 +13,7 @@
 #include "engine/base/os.h"
 #include "engine/base/reader.h"
 
-enum { BUFFER = 384 << 20, LEAST_BUFFER = 16 << 20, CACHED = 4 << 20, K = 2048, WIDE = 8192, PASSES = 9, PROMPT_PASSES = 3,
+enum { BUFFER = 384 << 20, LEAST_BUFFER = 16 << 20, CACHED = 4 << 20, K = HT_RATES_ROW, WIDE = 8192, PASSES = 9, PROMPT_PASSES = 3,
        LONG_OP = 4 << 20, SHORT_OP = 512 << 10, HEADS = 32, HEAD = 128, POSITIONS = 4096, PROMPT_ATTEND = 64 };
 #define PATTERN 0x2c /* scales and floats made of it are plain numbers */
 
@@ -302,6 +302,10 @@ static void measure_type(probe *p, ht_type type)
     double s = products(p, type, K, p->buffer, LONG_OP, 1, PASSES, &n, &rows);
     double took = s - p->r->task_s * n, bytes = (double)n * rows * (double)row;
     const double read = bytes / (took > s / 2 ? took : s / 2);
+    s = products(p, type, HT_RATES_SHORT_ROW, p->buffer / 2, LONG_OP, 1, PASSES, &n, &rows);
+    took = s - p->r->task_s * n;
+    bytes = (double)n * rows * (double)ht_type_row_bytes(ht_type_get(type), HT_RATES_SHORT_ROW);
+    const double brief = bytes / (took > s / 2 ? took : s / 2);
     s = products(p, type, K, CACHED, CACHED / 2, 1, PASSES, &n, &rows);
     took = s - p->r->task_s * n;
     bytes = (double)n * rows * (double)row;
@@ -315,6 +319,7 @@ static void measure_type(probe *p, ht_type type)
     if (p->st != HT_OK)
         return;
     r->read_bps = read;
+    r->short_bps = brief < read ? brief : read;
     r->cached_bps = cached > read ? cached : read;
     r->gather_bps = measure_gather(p, type);
     if (r->gather_bps <= 0)

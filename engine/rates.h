@@ -12,7 +12,7 @@
  *   isa avx2
  *   precision fast                  or f32
  *   task_fs 2100000000              single figures; _fs: femtoseconds, _bps: bytes per second, _mps: multiply-adds per second
- *   type Q4_0 read_bps 23000000000 cached_bps … gather_bps … prompt16_mps … prompt64_mps … prompt512_mps …
+ *   type Q4_0 read_bps 23000000000 short_bps … cached_bps … gather_bps … prompt16_mps … prompt64_mps … prompt512_mps …
  *   kv F16 element_fs … query_fs … prompt_mps …
  *   end                             last line
  *
@@ -27,11 +27,13 @@
 #include "engine/base/status.h"
 
 enum { HT_RATES_PROMPTS = 3 }; /* of ht_rates_prompt_tokens */
+enum { HT_RATES_ROW = 2048, HT_RATES_SHORT_ROW = 512 };
 extern const uint32_t ht_rates_prompt_tokens[HT_RATES_PROMPTS]; /* 16, 64, 512 */
 
 /* Of one weight type; 0: not measured. */
 typedef struct ht_type_rates {
-    double read_bps;   /* weights per second, one token, from memory */
+    double read_bps;   /* weights per second, one token, from memory; rows of 2,048 elements */
+    double short_bps;  /* the same, rows of 512: what begins and ends a row takes its share */
     double cached_bps; /* the same where the last-level cache holds them */
     double gather_bps; /* rows picked here and there, from memory */
     double prompt_mps[HT_RATES_PROMPTS];

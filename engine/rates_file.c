@@ -11,7 +11,7 @@
 #include "engine/outfile.h"
 #include "engine/rates.h"
 
-enum { MOST_BYTES = 64 << 10, MOST_NUMBERS = 6 };
+enum { MOST_BYTES = 64 << 10, MOST_NUMBERS = 7 };
 #define FEMTO 1e15
 static const uint64_t GREATEST = 1000000000000000000u; /* 1e18, of any figure */
 
@@ -39,6 +39,7 @@ static const figure singles[] = {
 };
 static const figure of_type[MOST_NUMBERS] = {
     { "read_bps", offsetof(ht_type_rates, read_bps), 1.0 },
+    { "short_bps", offsetof(ht_type_rates, short_bps), 1.0 },
     { "cached_bps", offsetof(ht_type_rates, cached_bps), 1.0 },
     { "gather_bps", offsetof(ht_type_rates, gather_bps), 1.0 },
     { "prompt16_mps", offsetof(ht_type_rates, prompt_mps), 1.0 },

@@ -119,6 +119,7 @@ static void add_rates(cJSON *to, const hearth_rates *r)
         cJSON *t = cJSON_CreateObject();
         cJSON_AddStringToObject(t, "type", r->types[i].type);
         ht_report_positive(t, "read_bytes_per_s", r->types[i].read_bytes_per_s);
+        ht_report_positive(t, "short_rows_bytes_per_s", r->types[i].short_bytes_per_s);
         ht_report_positive(t, "cached_bytes_per_s", r->types[i].cached_bytes_per_s);
         ht_report_positive(t, "gathered_bytes_per_s", r->types[i].gathered_bytes_per_s);
         for (int k = 0; k < 3; k++)

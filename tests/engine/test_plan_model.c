@@ -22,7 +22,7 @@ static void load(const char *name)
     cr_assert_eq(ht_model_load(&model, file, &err), HT_OK, "%s", err.text);
     rates = (ht_rates){ .threads = 2, .task_s = 1e-6, .wait_s = 2e-6, .op_s = 1e-7, .element_s = 1e-10 };
     for (uint32_t t = 0; t < HT_TYPE_MAX; t++) {
-        rates.types[t] = (ht_type_rates){ 1e9, 4e9, 5e8, { 1e10, 2e10, 4e10 } };
+        rates.types[t] = (ht_type_rates){ 1e9, 1e9, 4e9, 5e8, { 1e10, 2e10, 4e10 } };
         rates.kv[t] = (ht_kv_rates){ 1e-9, 1e-10, 1e10 };
     }
 }

@@ -29,8 +29,8 @@ static ht_rates filled(void)
     r.memory_bps = 2e10;
     r.large_gain = 1.25;
     r.disk_direct_bps = 5e8;
-    r.types[HT_Q4_0] = (ht_type_rates){ 1e10, 4e10, 6e9, { 5e10, 6e10, 7e10 } };
-    r.types[HT_MXFP4] = (ht_type_rates){ 2e10, 3e10, 4e9, { 1e10, 2e10, 3e10 } };
+    r.types[HT_Q4_0] = (ht_type_rates){ 1e10, 9e9, 4e10, 6e9, { 5e10, 6e10, 7e10 } };
+    r.types[HT_MXFP4] = (ht_type_rates){ 2e10, 2e10, 3e10, 4e9, { 1e10, 2e10, 3e10 } };
     r.kv[HT_F16] = (ht_kv_rates){ 1e-10, 2e-12, 4e10 };
     r.gpu = (ht_gpu_rates){ .read_bps = 3e11, .prompt_mps = 1e13, .launch_s = 5e-6, .join_s = 1e-5, .hop_s = 8e-6,
                             .vram_bytes = 8ull << 30, .fixed_bytes = 300 << 20 };
@@ -112,10 +112,10 @@ Test(rates, every_damage_is_refused)
     static const char *const bad[] = {
         "", "end", "task_fs\nend\n", "task_fs 1 2\nend\n", "task_fs -1\nend\n", "task_fs 1e5\nend\n", "task_fs 0x10\nend\n",
         "task_fs 99999999999999999999\nend\n", "task_fs 1\ntask_fs 1\nend\n", "nothing 1\nend\n", "\nend\n", " \nend\n",
-        "type Q9_9 read_bps 1 cached_bps 1 gather_bps 1 prompt16_mps 1 prompt64_mps 1 prompt512_mps 1\nend\n",
-        "type Q4_0 read_bps 1 cached_bps 1 gather_bps 1 prompt16_mps 1 prompt64_mps 1\nend\n",
-        "type Q4_0 read_bps 0 cached_bps 1 gather_bps 1 prompt16_mps 1 prompt64_mps 1 prompt512_mps 1\nend\n",
-        "type Q4_0 cached_bps 1 read_bps 1 gather_bps 1 prompt16_mps 1 prompt64_mps 1 prompt512_mps 1\nend\n",
+        "type Q9_9 read_bps 1 short_bps 1 cached_bps 1 gather_bps 1 prompt16_mps 1 prompt64_mps 1 prompt512_mps 1\nend\n",
+        "type Q4_0 read_bps 1 short_bps 1 cached_bps 1 gather_bps 1 prompt16_mps 1 prompt64_mps 1\nend\n",
+        "type Q4_0 read_bps 0 short_bps 1 cached_bps 1 gather_bps 1 prompt16_mps 1 prompt64_mps 1 prompt512_mps 1\nend\n",
+        "type Q4_0 short_bps 1 read_bps 1 cached_bps 1 gather_bps 1 prompt16_mps 1 prompt64_mps 1 prompt512_mps 1\nend\n",
         "kv F16 element_fs 1 query_fs 1 prompt_mps 1\nkv F16 element_fs 1 query_fs 1 prompt_mps 1\nend\n",
         "gpu_vram_bytes x\nend\n", "end\nmore\n", "end\n\n",
     };

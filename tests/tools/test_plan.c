@@ -30,7 +30,7 @@ static const char *rates(void)
                          hearth_version(), cpu, hw.isa);
     for (size_t i = 0; i < sizeof types / sizeof *types; i++)
         n += (size_t)snprintf(text + n, sizeof text - n,
-                              "type %s read_bps 10000000000 cached_bps 30000000000 gather_bps 6000000000 prompt16_mps 20000000000 "
+                              "type %s read_bps 10000000000 short_bps 9000000000 cached_bps 30000000000 gather_bps 6000000000 prompt16_mps 20000000000 "
                               "prompt64_mps 40000000000 prompt512_mps 60000000000\n",
                               types[i]);
     for (size_t i = 0; i < sizeof kvs / sizeof *kvs; i++)
