@@ -109,6 +109,8 @@ ht_status ht_disk_rows(ht_disk *d, const ht_part *w, const int32_t *ids, uint32_
  * model; EFORMAT, EUNSUPPORTED, EIO, ENOMEM: the object stays as it was. */
 ht_status ht_disk_read_heat(ht_disk *d, const char *path, const char *fingerprint, ht_error *err);
 ht_status ht_disk_write_heat(const ht_disk *d, const char *path, const char *fingerprint, ht_error *err);
+/* As heat to begin with: [n_layer][most experts of any layer]: how often each was chosen, 0..1. */
+void ht_disk_set_heat(ht_disk *d, const float *heat);
 /* From now on ht_disk_fill reads units into slots that are not used yet, hottest first, behind everything else. */
 ht_status ht_disk_plan_fill(ht_disk *d, ht_error *err);
 void ht_disk_fill(ht_disk *d);

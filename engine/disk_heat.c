@@ -106,6 +106,8 @@ static int hotter(const void *pa, const void *pb)
     return a->unit < b->unit ? -1 : a->unit > b->unit;
 }
 
+void ht_disk_set_heat(ht_disk *d, const float *heat) { ht_cache_set_heat(d->cache, heat); }
+
 ht_status ht_disk_plan_fill(ht_disk *d, ht_error *err)
 {
     const size_t n = (size_t)d->m->n_layer * d->n_expert;

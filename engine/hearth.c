@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/hints.h"
 #include "engine/objects.h"
 #include "engine/template.h"
 
@@ -320,6 +321,33 @@ hearth_status hearth_model_heat(hearth_model *m, const char *path, hearth_error 
     ht_disk_fill(m->store.disk);
     ht_os_unlock(&m->lock);
     return st == HT_ENOMEM ? HEARTH_ENOMEM : HEARTH_OK;
+}
+
+hearth_status hearth_model_hints(hearth_model *m, const char *profile, hearth_error *error)
+{
+    ht_error *err = ht_err(error);
+    ht_hints *hints = NULL;
+    char fingerprint[33];
+    ht_status st;
+
+    if (!m->store.disk)
+        return HEARTH_OK;
+    if ((st = (ht_status)hearth_model_fingerprint(m, fingerprint, error)) != HT_OK)
+        return (hearth_status)st;
+    float *heat = calloc((size_t)m->m.n_layer * m->m.max_expert, sizeof *heat);
+    if (!heat)
+        return (hearth_status)ht_fail(err, HT_ENOMEM, "frequencies of the experts");
+    ht_os_lock(&m->lock);
+    st = ht_hints_open(&hints, profile, &m->m, fingerprint, err);
+    if (st == HT_OK && ht_hints_heat(hints, m->m.max_expert, heat)) {
+        ht_disk_set_heat(m->store.disk, heat);
+        if ((st = ht_disk_plan_fill(m->store.disk, err)) == HT_OK)
+            ht_disk_fill(m->store.disk);
+    }
+    ht_os_unlock(&m->lock);
+    ht_hints_close(&hints);
+    free(heat);
+    return (hearth_status)st;
 }
 
 void ht_model_keep_heat(hearth_model *m, bool at_end)

@@ -160,6 +160,12 @@ HEARTH_API hearth_status hearth_model_predict(hearth_model *m, const char *profi
  * streamed. Fails: ENOMEM, EIO (the model's file has been cut). */
 HEARTH_API hearth_status hearth_model_heat(hearth_model *m, const char *path, hearth_error *err);
 
+/* Of a mixture that is streamed from disk: what a profile (hearth_profiler.h) knows of how often experts are chosen is where the
+ * cache begins, for a model that has no heat of its own yet: call it before hearth_model_heat. Changes no token. Nothing
+ * happens for models that are not streamed, nor with a profile that counted no experts. Fails: EMISMATCH (a profile of another
+ * model), EFORMAT, EUNSUPPORTED, EIO, ENOMEM; the model then stays as it was. */
+HEARTH_API hearth_status hearth_model_hints(hearth_model *m, const char *profile, hearth_error *err);
+
 /* The thread that calls computes too, beside the model's own. Those are bound to processors where that helps; this
  * binds the calling thread alike, to the processor left for it (bind false: lets it run anywhere again). For
  * programs that own the thread; unbind it before the model is closed. False: nothing was changed. */

@@ -118,8 +118,8 @@ bool ht_load_cached_profile(const char *fingerprint, bool make, char *path, size
     return cached("profiles", fingerprint, make, path, path_bytes);
 }
 
-/* A streamed model remembers which experts it used. */
-static int use_heat(const ht_loaded *l)
+/* A streamed model remembers which experts it used; a profile says so before its first run. */
+static int use_heat(const ht_loaded *l, const ht_options *o)
 {
     hearth_error err = { 0 };
     char model[33], path[3200];
@@ -127,13 +127,18 @@ static int use_heat(const ht_loaded *l)
         return HT_EXIT_OK;
     if (hearth_model_fingerprint(l->model, model, &err) != HEARTH_OK)
         return ht_call_failed(&err, false);
+    const bool found = ht_load_cached_profile(model, false, path, sizeof path) && !access(path, F_OK);
+    if ((o->profile || found) && hearth_model_hints(l->model, o->profile ? o->profile : path, &err) != HEARTH_OK) {
+        if (o->profile)
+            return ht_call_failed(&err, false);
+        ht_detail("the profile in the cache folder is not used: %s", err.text);
+    }
     if (cached("heat", model, true, path, sizeof path) && hearth_model_heat(l->model, path, &err) != HEARTH_OK)
         return ht_call_failed(&err, false);
     return HT_EXIT_OK;
 }
 
-/* A profile that was named must be right. One in the cache folder is looked at where that is told: nothing in this
- * version goes by it. */
+/* A profile that was named must be right. Predictors of one in the cache folder are used where that is asked for only. */
 static int check_profile(const ht_loaded *l, const ht_options *o)
 {
     hearth_error err = { 0 };
@@ -285,7 +290,7 @@ int ht_load_model(ht_loaded *l, const char *path, const ht_options *o, const ht_
               l->load_ms, l->info.device, l->info.threads, l->info.isa);
     int status = how->vocab_only || how->no_profile ? HT_EXIT_OK : check_profile(l, o);
     if (!status)
-        status = use_heat(l);
+        status = use_heat(l, o);
     if (status)
         ht_load_close(l);
     return status;

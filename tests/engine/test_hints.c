@@ -5,7 +5,9 @@
 #include <math.h>
 
 #include "cpu/cpu.h"
+#include "engine/disk_impl.h"
 #include "engine/hints.h"
+#include "engine/objects.h"
 #include "offline_profiler/profile.h"
 #include "tests/engine/engine_util.h"
 
@@ -111,6 +113,32 @@ Test(hints, heat_of_experts)
     ht_hints_close(&h);
     ((float *)(uintptr_t)on.p->layers[1].expert_frequency)[0] = 1.5f;
     cr_expect_eq(open_hints(&h), HT_EFORMAT, "no share");
+    free(heat);
+    end();
+}
+
+Test(hints, first_heat_of_a_streamed_model)
+{
+    char path[512];
+    hearth_model *m;
+    begin("smallthinker");
+    const uint32_t n = on.m.layers[1].ffn.n_expert;
+    cr_assert_eq(hearth_profile_write(on.p, on.path, &error), HEARTH_OK, "%s", error.text);
+    cr_assert_eq(hearth_model_hints(on.whole, on.path, &error), HEARTH_OK, "nothing to do: all of it is in memory");
+    const hearth_model_params params = { .size = sizeof params, .threads = 1, .io = HEARTH_IO_DIRECT };
+    cr_assert_eq(hearth_model_open(&m, util_golden(path, "smallthinker.gguf"), &params, &error), HEARTH_OK, "%s", error.text);
+    float *heat = calloc((size_t)on.m.n_layer * m->m.max_expert, sizeof *heat);
+    cr_assert_eq(hearth_model_hints(m, on.path, &error), HEARTH_OK, "%s", error.text);
+    ht_cache_get_heat(m->store.disk->cache, heat);
+    for (uint32_t a = 0; a < n; a++)
+        for (uint32_t b = 0; b < n; b++)
+            if (on.p->layers[1].expert_frequency[a] > on.p->layers[1].expert_frequency[b])
+                cr_expect_gt(heat[m->m.max_expert + a], heat[m->m.max_expert + b], "%u, %u", a, b);
+    hearth_model_close(&m);
+    cr_assert_eq(hearth_model_open(&m, HEARTH_MODEL_DIR "/hearth-story-moe.gguf", &params, &error), HEARTH_OK, "%s", error.text);
+    cr_expect_eq(hearth_model_hints(m, on.path, &error), HEARTH_EMISMATCH, "of another model");
+    cr_expect_eq(hearth_model_hints(m, "/nowhere/profile.gguf", &error), HEARTH_EIO);
+    hearth_model_close(&m);
     free(heat);
     end();
 }
