@@ -162,14 +162,18 @@ static double use_of(const maker *w, uint32_t il, uint32_t e)
     return use >= 0.0 && use <= 1.0 ? use : (double)f->n_used / f->n_expert;
 }
 
-/* The chance, beyond chance, that the token before had it, so that it is still in a slot. */
+/* The chance, beyond chance, that the token before had it, so that it is still in a slot. Where no profile says it: recorded routing
+ * of Qwen3-30B-A3B has a next-token overlap of 0.38 on average, of which 0.06 are chance. */
 static double again_of(const maker *w, uint32_t il)
 {
+    static const double USUAL = 0.3;
     const ht_ffn *f = &w->s->m->layers[il].ffn;
     const ht_plan_use *u = w->s->use ? &w->s->use[il] : NULL;
     const double even = (double)f->n_used / f->n_expert;
 
-    return u && u->expert_overlap > even && u->expert_overlap <= 1.0 && even < 1.0 ? (u->expert_overlap - even) / (1.0 - even) : 0.0;
+    if (!u || u->expert_overlap < 0.0)
+        return f->n_used < f->n_expert ? USUAL : 0.0;
+    return u->expert_overlap > even && u->expert_overlap <= 1.0 && even < 1.0 ? (u->expert_overlap - even) / (1.0 - even) : 0.0;
 }
 
 static void mixture_pieces(maker *w, uint32_t il, ht_plan_piece *x)

@@ -13,7 +13,7 @@
 #include "engine/base/os.h"
 #include "engine/base/reader.h"
 
-enum { BUFFER = 384 << 20, LEAST_BUFFER = 16 << 20, CACHED = 4 << 20, K = HT_RATES_ROW, WIDE = 8192, PASSES = 9, PROMPT_PASSES = 3,
+enum { BUFFER = 768 << 20, LEAST_BUFFER = 16 << 20, CACHED = 4 << 20, K = HT_RATES_ROW, WIDE = 8192, PASSES = 7, PROMPT_PASSES = 3,
        LONG_OP = 4 << 20, SHORT_OP = 512 << 10, HEADS = 32, HEAD = 128, POSITIONS = 4096, PROMPT_ATTEND = 64 };
 #define PATTERN 0x2c /* scales and floats made of it are plain numbers */
 
@@ -94,7 +94,7 @@ static double timed(probe *p, const ht_op *ops, size_t n, size_t at_once)
 static double products(probe *p, ht_type type, uint32_t k, size_t bytes, size_t op_bytes, uint32_t n_tok, uint32_t passes,
                        uint32_t *n_ops, uint32_t *rows)
 {
-    enum { MOST_OPS = 1024 };
+    enum { MOST_OPS = 2048 };
     const size_t row = ht_type_row_bytes(ht_type_get(type), k);
     double seconds[PASSES];
     ht_op *ops = calloc(MOST_OPS, sizeof *ops);
@@ -161,7 +161,7 @@ static double broken_stream(probe *p)
 
     for (int i = 0; i < PASSES && p->st == HT_OK; i++)
         for (int k = 0; k < 2; k++) {
-            seconds[k][i] = products(p, HT_Q8_0, K, p->buffer, k ? SHORT_OP : LONG_OP, 1, 1, &n[k], &rows);
+            seconds[k][i] = products(p, HT_Q8_0, K, p->buffer / 2, k ? SHORT_OP : LONG_OP, 1, 1, &n[k], &rows);
             bytes[k] = (double)n[k] * rows;
         }
     if (p->st != HT_OK)
@@ -271,22 +271,22 @@ static double measure_gather(probe *p, ht_type type)
 /* The same products over usual pages and over large ones, by turns. */
 static void measure_large(probe *p)
 {
-    uint8_t *usual = p->weights, *large = ht_os_reserve(p->buffer);
+    uint8_t *usual = p->weights, *large = ht_os_reserve(p->buffer / 2);
     double seconds[2][PASSES / 3];
     uint32_t n, rows;
 
     p->r->large_gain = 1.0;
     if (!large)
         return;
-    ht_os_prefer_large(large, p->buffer);
-    memset(large, PATTERN, p->buffer);
+    ht_os_prefer_large(large, p->buffer / 2);
+    memset(large, PATTERN, p->buffer / 2);
     for (int i = 0; i < PASSES / 3 && p->st == HT_OK; i++)
         for (int k = 0; k < 2; k++) {
             p->weights = k ? large : usual;
-            seconds[k][i] = products(p, HT_Q8_0, K, p->buffer, LONG_OP, 1, 2, &n, &rows);
+            seconds[k][i] = products(p, HT_Q8_0, K, p->buffer / 2, LONG_OP, 1, 2, &n, &rows);
         }
     p->weights = usual;
-    ht_os_release(large, p->buffer);
+    ht_os_release(large, p->buffer / 2);
     if (p->st != HT_OK)
         return;
     const double gain = median(seconds[0], PASSES / 3) / median(seconds[1], PASSES / 3);
@@ -402,61 +402,85 @@ static ht_status open_probe(probe *p)
     return ht_cpu_open(&p->exec, &cpu, p->err);
 }
 
+/* Reads that are under way, and how they are asked for. */
+typedef struct disk_probe {
+    ht_reader *r;
+    ht_read reads[32];
+    uint8_t *memory;
+    size_t read_bytes, room;
+    uint32_t at_once;
+    bool rounds;
+    uint64_t places, some, step, first; /* of the file's places `some` are read, over and over */
+} disk_probe;
+
+static bool wait_for(disk_probe *d, uint32_t i, uint64_t *done)
+{
+    ht_status st;
+
+    if (!d->reads[i].to)
+        return true;
+    while ((st = ht_reader_wait(d->r, &d->reads[i], 1000000, NULL)) == HT_LATER)
+        ;
+    *done += st == HT_OK ? d->read_bytes : 0;
+    d->reads[i].to = NULL;
+    return st == HT_OK;
+}
+
+/* Reads `most` places, or for some seconds; bytes per second, 0 where a read fails. */
+static double disk_pass(disk_probe *d, uint64_t most, double seconds)
+{
+    const double begin = ht_os_now();
+    uint64_t done = 0;
+    bool good = true;
+
+    for (uint64_t taken = 0; good && taken < most && ht_os_now() - begin < seconds;) {
+        for (uint32_t i = 0; good && i < d->at_once && taken < most; i++, taken++) {
+            good = wait_for(d, i, &done);
+            d->reads[i] = (ht_read){ .offset = (d->first + taken % d->some * d->step) % d->places * d->read_bytes,
+                                     .bytes = d->read_bytes, .to = d->memory + i * d->room };
+            ht_reader_submit(d->r, &d->reads[i], false);
+        }
+        for (uint32_t i = 0; d->rounds && i < d->at_once; i++)
+            good = wait_for(d, i, &done) && good;
+    }
+    for (uint32_t i = 0; i < d->at_once; i++)
+        good = wait_for(d, i, &done) && good;
+    const double took = ht_os_now() - begin;
+    return good && took > 0 ? (double)done / took : 0.0;
+}
+
 double ht_rates_disk(const char *path, bool direct, size_t read_bytes, uint32_t at_once, bool rounds)
 {
-    enum { MOST = 32, MOST_READ = 8 << 20, LEAST_READ = 64 << 10, MOST_MEMORY = 64 << 20 };
-    static const double TIME = 0.5;
-    ht_reader_params params = { .paths = &path, .n_paths = 1, .io = direct ? HT_IO_DIRECT : HT_IO_CACHED };
-    ht_reader *r = NULL;
-    ht_read reads[MOST] = { 0 };
+    enum { MOST = 32, MOST_READ = 8 << 20, LEAST_READ = 64 << 10, MOST_MEMORY = 64 << 20, STRETCH = 192 << 20 };
+    static const double FIRST = 0.8, AGAIN = 0.5; /* seconds */
+    const ht_reader_params params = { .paths = &path, .n_paths = 1, .io = direct ? HT_IO_DIRECT : HT_IO_CACHED };
     ht_os_stamp stamp;
-    uint64_t done = 0, next = 0, taken = 0;
     double rate = 0.0;
 
-    read_bytes = (read_bytes < LEAST_READ ? LEAST_READ : read_bytes > MOST_READ ? MOST_READ : read_bytes) / HT_READ_ALIGN * HT_READ_ALIGN;
-    at_once = at_once < 1 ? 1 : at_once > MOST ? MOST : at_once;
-    while (at_once > 1 && at_once * read_bytes > MOST_MEMORY)
-        at_once--;
-    if (!ht_os_stamp_path(path, &stamp) || ht_reader_open(&r, &params, NULL) != HT_OK)
+    disk_probe *d = calloc(1, sizeof *d);
+    if (!d)
         return 0.0;
-    const uint64_t places = stamp.bytes / read_bytes;
-    const size_t room = ht_read_room(read_bytes);
-    uint8_t *memory = places ? ht_os_reserve(room * at_once) : NULL;
-    if (!memory) {
-        ht_reader_close(r);
-        return 0.0;
+    d->read_bytes = (read_bytes < LEAST_READ ? LEAST_READ : read_bytes > MOST_READ ? MOST_READ : read_bytes) / HT_READ_ALIGN * HT_READ_ALIGN;
+    d->at_once = at_once < 1 ? 1 : at_once > MOST ? MOST : at_once;
+    while (d->at_once > 1 && d->at_once * d->read_bytes > MOST_MEMORY)
+        d->at_once--;
+    d->room = ht_read_room(d->read_bytes);
+    d->rounds = rounds;
+    if (ht_os_stamp_path(path, &stamp) && stamp.bytes >= d->read_bytes && ht_reader_open(&d->r, &params, NULL) == HT_OK &&
+        (d->memory = ht_os_reserve(d->room * d->at_once)) != NULL) {
+        ht_os_prefer_large(d->memory, d->room * d->at_once);
+        d->places = stamp.bytes / d->read_bytes;
+        d->some = STRETCH / d->read_bytes < d->places ? STRETCH / d->read_bytes : d->places;
+        d->step = d->places * 382 / 1000 | 1; /* about the golden section */
+        d->first = (uint64_t)(ht_os_now() * 1e6) % d->places;
+        rate = disk_pass(d, d->some, FIRST);
+        const double again = rate > 0 ? disk_pass(d, UINT64_MAX, AGAIN) : 0.0;
+        rate = again > 0 ? again : rate;
     }
-    ht_os_prefer_large(memory, room * at_once);
-    /* Steps of about the golden section; another start each time, so that no cache of the disk's own has them. */
-    const uint64_t step = places * 382 / 1000 | 1, first = (uint64_t)(ht_os_now() * 1e6) % places;
-    const double begin = ht_os_now();
-    bool good = true;
-    while (good && taken < places) {
-        for (uint32_t i = 0; i < at_once && taken < places; i++, taken++) {
-            ht_read *x = &reads[next++ % at_once];
-            while (!rounds && atomic_load(&x->state) == HT_READ_QUEUED && good)
-                good = ht_reader_wait(r, x, 1000000, NULL) != HT_EIO;
-            done += atomic_load(&x->state) == HT_READ_DONE && !rounds ? read_bytes : 0;
-            *x = (ht_read){ .offset = (first + taken * step) % places * read_bytes, .bytes = read_bytes,
-                            .to = memory + (size_t)(x - reads) * room };
-            ht_reader_submit(r, x, false);
-        }
-        for (uint32_t i = 0; rounds && i < at_once; i++) {
-            ht_status st = HT_OK;
-            while (reads[i].to && (st = ht_reader_wait(r, &reads[i], 1000000, NULL)) == HT_LATER)
-                ;
-            good = good && st == HT_OK;
-            done += reads[i].to && st == HT_OK ? read_bytes : 0;
-            reads[i].to = NULL;
-        }
-        if (ht_os_now() - begin > TIME)
-            break;
-    }
-    const double took = ht_os_now() - begin;
-    ht_reader_close(r);
-    ht_os_release(memory, room * at_once);
-    if (good && took > 0)
-        rate = (double)done / took;
+    ht_reader_close(d->r);
+    if (d->memory)
+        ht_os_release(d->memory, d->room * d->at_once);
+    free(d);
     return rate;
 }
 

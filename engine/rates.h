@@ -85,14 +85,15 @@ typedef struct ht_rates_want {
 /* Whether all that is wanted is there. */
 bool ht_rates_have(const ht_rates *r, const ht_rates_want *w);
 /* Measures what is wanted and not there (again: all that is wanted). About a second for what does not depend on types, half of one
- * for each type; takes 768 MiB at most, less where little is free. progress (NULL allowed): false cancels. Fails: ENOMEM, ECANCELLED. */
+ * for each type; takes 1.2 GiB at most, less where little is free. progress (NULL allowed): false cancels. Fails: ENOMEM, ECANCELLED. */
 ht_status ht_rates_measure(ht_rates *r, const ht_topology *t, const ht_rates_want *w, bool again,
                            bool (*progress)(void *user, const char *what, uint64_t done, uint64_t total), void *user,
                            ht_error *err);
 
 /* How fast a file's disk gives reads of read_bytes, at_once of them under way; rounds: the next ones are asked for when all have
- * come, as a token's experts are, else one by one. Half a second; places are scattered, and each is read once. direct: past the page
- * cache. 0: it cannot be told. */
+ * come, as a token's experts are, else one by one. Scattered places of 192 MiB, twice, of which the second time counts: what a
+ * streamed model reads it reads again and again, and the disks of virtual machines have caches of their own. A second. direct:
+ * past the page cache. 0: it cannot be told. */
 double ht_rates_disk(const char *path, bool direct, size_t read_bytes, uint32_t at_once, bool rounds);
 
 /* rates_file.c. Reads figures of r's key into r, those that are in the file. EMISMATCH: of another machine, setting or version;

@@ -142,8 +142,8 @@ hearth_status hearth_plan_report(const hearth_plan *p, const char *path, hearth_
     ht_page_raw(&page, own_style);
     ht_page_add(&page, "</style></head>\n<body><main class=\"few\">\n<h1>Plan</h1><p class=\"soft\">%s: %s</p>\n", i.model,
                 i.description);
-    ht_page_add(&page, "<p class=\"facts\">%u threads, %s; weights by %s; context %u with %s keys and values; %s</p>\n<div class=\"tiles\">\n",
-                i.threads, i.isa, i.io, i.n_ctx, i.kv_type,
+    ht_page_add(&page, "<p class=\"facts\">%u thread%s, %s; weights by %s; context %u with %s keys and values; %s</p>\n<div class=\"tiles\">\n",
+                i.threads, i.threads == 1 ? "" : "s", i.isa, i.io, i.n_ctx, i.kv_type,
                 i.profiled ? "a profile says what is used how often" : "no profile: every expert counts alike");
     tile(&page, "tokens a second, generated", "", 1 / i.decode_seconds, 1);
     tile(&page, "tokens a second at the end of the context", "", 1 / i.decode_full_seconds, 1);

@@ -44,7 +44,7 @@ static void print_rate(const char *name, double bps)
 
 static void print_rates(const hearth_rates *r)
 {
-    printf("\n%u threads, %s, %s: sharing out an operation %.1f us, waiting for it %.1f us\n\n", r->threads, r->isa,
+    printf("\n%u thread%s, %s, %s: sharing out an operation %.1f us, waiting for it %.1f us\n\n", r->threads, r->threads == 1 ? "" : "s", r->isa,
            r->precision == HEARTH_PRECISION_F32 ? "f32" : "fast", 1e6 * r->task_seconds, 1e6 * r->wait_seconds);
     puts("weights    GB/s  from cache  rows picked   prompts of 16, 64, 512: GMAC/s");
     for (uint32_t i = 0; i < r->n_types; i++) {

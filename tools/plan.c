@@ -137,8 +137,8 @@ static int print_table(const hearth_plan *p)
     hearth_plan_info i = { .size = sizeof i };
 
     hearth_plan_get_info(p, &i);
-    printf("%s%s%s; %s, %u threads, %s; context %u, KV %s%s\n\n", i.model, i.model[0] ? ": " : "", i.description, i.device,
-           i.threads, i.isa, i.n_ctx, i.kv_type, i.profiled ? "; by its profile" : "");
+    printf("%s%s%s; %s, %u thread%s, %s; context %u, KV %s%s\n\n", i.model, i.model[0] ? ": " : "", i.description, i.device,
+           i.threads, i.threads == 1 ? "" : "s", i.isa, i.n_ctx, i.kv_type, i.profiled ? "; by its profile" : "");
     print_rows(p, i.n_rows);
     printf("\n%-24s %.1f of %.1f MiB: context %.1f, tables and scratch %.1f\n", "RAM", mib(i.ram_bytes), mib(i.ram_budget_bytes),
            mib(i.kv_bytes), mib(i.fixed_bytes));
