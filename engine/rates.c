@@ -460,7 +460,8 @@ double ht_rates_disk(const char *path, bool direct, size_t read_bytes, uint32_t 
     disk_probe *d = calloc(1, sizeof *d);
     if (!d)
         return 0.0;
-    d->read_bytes = (read_bytes < LEAST_READ ? LEAST_READ : read_bytes > MOST_READ ? MOST_READ : read_bytes) / HT_READ_ALIGN * HT_READ_ALIGN;
+    d->read_bytes = read_bytes < LEAST_READ ? LEAST_READ : read_bytes > MOST_READ ? MOST_READ : read_bytes;
+    d->read_bytes -= d->read_bytes % HT_READ_ALIGN;
     d->at_once = at_once < 1 ? 1 : at_once > MOST ? MOST : at_once;
     while (d->at_once > 1 && d->at_once * d->read_bytes > MOST_MEMORY)
         d->at_once--;
@@ -475,7 +476,7 @@ double ht_rates_disk(const char *path, bool direct, size_t read_bytes, uint32_t 
         d->first = (uint64_t)(ht_os_now() * 1e6) % d->places;
         rate = disk_pass(d, d->some, FIRST);
         const double again = rate > 0 ? disk_pass(d, UINT64_MAX, AGAIN) : 0.0;
-        rate = again > 0 ? again : rate;
+        rate = again > 0 ? 2.0 / (1.0 / rate + 1.0 / again) : rate;
     }
     ht_reader_close(d->r);
     if (d->memory)

@@ -91,9 +91,9 @@ ht_status ht_rates_measure(ht_rates *r, const ht_topology *t, const ht_rates_wan
                            ht_error *err);
 
 /* How fast a file's disk gives reads of read_bytes, at_once of them under way; rounds: the next ones are asked for when all have
- * come, as a token's experts are, else one by one. Scattered places of 192 MiB, twice, of which the second time counts: what a
- * streamed model reads it reads again and again, and the disks of virtual machines have caches of their own. A second. direct:
- * past the page cache. 0: it cannot be told. */
+ * come, as a token's experts are, else one by one. Scattered places of 192 MiB, twice, the mean of both: what a streamed model
+ * reads it reads again and again, and the disks of virtual machines have caches of their own, of nobody knows which size. A second.
+ * direct: past the page cache. 0: it cannot be told. */
 double ht_rates_disk(const char *path, bool direct, size_t read_bytes, uint32_t at_once, bool rounds);
 
 /* rates_file.c. Reads figures of r's key into r, those that are in the file. EMISMATCH: of another machine, setting or version;
