@@ -172,13 +172,15 @@ static void run_neurons(const ffn *x, const ht_ffn_item *it, uint32_t t, uint32_
             gpu_addr(f->h.q8.q), gpu_addr(f->h.q8.d), gpu_addr(f->h.q8.s), gpu_addr(f->mask), x->live);
     if (f->h_norm) {
         const norm_args na = { .x_stride = f->h.stride, .out_stride = f->h.stride, .group = f->n_ff, .kind = HT_NORM_RMS,
-                               .eps = f->h_norm_eps };
-        ht_act rows = { .f = h, .stride = f->h.stride, .q8 = f->h.q8 };
-        rows.q8.q += (size_t)slot * f->h.q8.stride;
-        rows.q8.d += (size_t)slot * f->h.q8.stride / 32;
-        rows.q8.s += (size_t)slot * f->h.q8.stride / 16;
-        GPU_RUN(x->q, HT_K_norm, 1, n, 1, na, gpu_addr(h), gpu_addr(f->h_norm), 0, gpu_addr(h));
-        gpu_run_quantise(x->q, &rows, n, f->n_ff);
+                               .q_stride = f->h.q8.stride, .eps = f->h_norm_eps };
+        ht_q8 rows = f->h.q8;
+        if (rows.stride) { /* then n_ff is a multiple of 32 */
+            rows.q += (size_t)slot * rows.stride;
+            rows.d += (size_t)slot * rows.stride / 32;
+            rows.s += (size_t)slot * rows.stride / 16;
+        }
+        GPU_RUN(x->q, HT_K_norm, 1, n, 1, na, gpu_addr(h), gpu_addr(f->h_norm), 0, gpu_addr(h),
+                gpu_addr(rows.q), gpu_addr(rows.d), gpu_addr(rows.s));
     }
 }
 

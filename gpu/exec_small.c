@@ -20,15 +20,19 @@ static bool norm(gpu_queue *q, const ht_op_norm *n, uint32_t n_tok)
     const uint32_t groups = n->group ? n->k / n->group : 0;
     const uint64_t x_row = groups ? (uint64_t)(n->x_group ? n->x_group : n->group) * (groups - 1) + n->group : 0;
     const uint64_t w = n->weight_full ? n->k : n->group;
-    const norm_args a = { .x_stride = n->x_stride, .out_stride = n->out.stride, .group = n->group, .x_group = n->x_group,
-                          .weight_full = n->weight_full, .kind = n->kind, .eps = n->eps };
+    const bool whole = n->group % 32 == 0; /* else 8-bit blocks reach over groups, and are made when all are done */
+    const norm_args a = { .x_stride = n->x_stride, .out_stride = n->out.stride, .q_stride = whole ? n->out.q8.stride : 0,
+                          .group = n->group, .x_group = n->x_group, .weight_full = n->weight_full, .kind = n->kind,
+                          .eps = n->eps };
 
     if (!groups || n->k % n->group || n->kind > HT_NORM_L2 || !gpu_has_floats(q, n->x, n_tok, n->x_stride, x_row, false) ||
         !gpu_has_floats(q, n->weight, 1, 0, w, true) || !gpu_has_floats(q, n->bias, 1, 0, w, true) ||
         !gpu_has_act(q, &n->out, n_tok, n->k))
         return false;
-    GPU_RUN(q, HT_K_norm, groups, n_tok, 1, a, gpu_addr(n->x), gpu_addr(n->weight), gpu_addr(n->bias), gpu_addr(n->out.f));
-    gpu_run_quantise(q, &n->out, n_tok, n->k);
+    GPU_RUN(q, HT_K_norm, groups, n_tok, 1, a, gpu_addr(n->x), gpu_addr(n->weight), gpu_addr(n->bias), gpu_addr(n->out.f),
+            gpu_addr(n->out.q8.q), gpu_addr(n->out.q8.d), gpu_addr(n->out.q8.s));
+    if (!whole)
+        gpu_run_quantise(q, &n->out, n_tok, n->k);
     return true;
 }
 

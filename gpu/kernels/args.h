@@ -17,9 +17,9 @@ typedef struct read_args { uint32_t n, all; } read_args;
 /* quantise: x [n_tok][stride] -> q8. */
 typedef struct quantise_args { uint32_t k, x_stride, q_stride; } quantise_args;
 
-/* norm: a block per group (x) and token (y). kind: ht_norm_kind. */
+/* norm: a block per group (x) and token (y). kind: ht_norm_kind. q_stride 0: no 8-bit form is made. */
 typedef struct norm_args {
-    uint32_t x_stride, out_stride, group, x_group, weight_full, kind;
+    uint32_t x_stride, out_stride, q_stride, group, x_group, weight_full, kind;
     float eps;
 } norm_args;
 

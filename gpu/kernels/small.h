@@ -57,12 +57,15 @@ enum { NORM_NONE, NORM_RMS, NORM_LAYER, NORM_L2 };
     EACH if (TID == 0) part[0] = MY(acc)[0];                                                                           \
     SYNC
 
-/* A block is group x of token y. out may be x. */
+/* A block is group x of token y. out may be x. Where q_stride, groups are whole 8-bit blocks, and are made such too. */
 KERNEL(norm, 256, norm_args)
     PTR(0, const float, x);
     PTR(1, const float, weight);
     PTR(2, const float, bias);
     PTR(3, float, out);
+    PTR(4, int8_t, q);
+    PTR(5, float, d);
+    PTR(6, int16_t, s);
     TREE_TMP(tmp);
     SHARED(float, part, 1);
     PRIVATE_N(float, acc, 1);
@@ -92,6 +95,11 @@ KERNEL(norm, 256, norm_args)
             else
                 to[i] = bias ? fmaf(v, r, bias[w0 + i]) : v * r;
         }
+    }
+    SYNC
+    EACH for (uint32_t b = TID; a.q_stride && b < a.group / 32; b += NT) {
+        const uint64_t at = (uint64_t)BLOCK_Y * a.q_stride + (uint64_t)BLOCK_X * a.group + 32 * b;
+        ht_quantise_block(to + 32 * b, q + at, d + at / 32, s + at / 16);
     }
 KERNEL_END
 

@@ -53,6 +53,7 @@ Test(gpu_exec, norm)
         norm_case(&b, HT_NORM_RMS, 3, 288, 288, 0, false, true, false, true);
         norm_case(&b, HT_NORM_LAYER, 2, 1000, 1000, 0, false, true, true, false);
         norm_case(&b, HT_NORM_RMS, 2, 256, 64, 128, false, true, false, true);
+        norm_case(&b, HT_NORM_RMS, 2, 192, 48, 0, false, true, false, true); /* 8-bit blocks of two groups */
         norm_case(&b, HT_NORM_L2, 1, 96, 48, 0, false, false, false, false);
         norm_case(&b, HT_NORM_LAYER, 2, 96, 48, 0, true, false, true, false);
         norm_case(&b, HT_NORM_NONE, 2, 64, 64, 0, false, false, false, true);

@@ -420,6 +420,9 @@ Test(hardware, table_and_json)
     cr_assert_geq(json_number(object, "cores"), 1);
     cr_assert_geq(json_number(object, "threads"), 1);
     cr_assert_gt(json_number(object, "ram_total_bytes"), 0);
+    cr_assert(strstr(o.out, "GPUs"));
+    cr_assert(cJSON_IsArray(cJSON_GetObjectItem(object, "gpu_devices")));
+    cr_assert(cJSON_HasObjectItem(object, "gpu_plugins_missing"));
     cJSON_Delete(object);
     outcome_free(&o);
     outcome_free(&j);
