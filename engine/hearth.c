@@ -81,10 +81,10 @@ ht_status ht_model_override(ht_gguf *g, const char *const *overrides, size_t n, 
         static const char activation[] = ".hidden_activation";
         ht_activation act;
         float param;
-        if (n >= sizeof activation && !strcmp(key + n - (sizeof activation - 1), activation) &&
+        if (length >= sizeof activation && !strcmp(key + length - (sizeof activation - 1), activation) &&
             !ht_activation_parse(eq + 1, strlen(eq + 1), &act, &param))
-            return ht_fail(err, HT_EINVAL, "override hidden_activation: \"%.40s\" is no activation (silu, gelu, gelu_tanh, relu, relu2, fatrelu:T, drelu)",
-                           eq + 1);
+            return ht_fail(err, HT_EINVAL, "override hidden_activation: \"%.40s\" is no activation (silu, gelu, gelu_tanh, relu, "
+                                           "relu2, fatrelu:T, drelu)", eq + 1);
     }
     return HT_OK;
 }
