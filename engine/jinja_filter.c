@@ -434,17 +434,18 @@ static ht_jv f_filesizeformat(ht_jj *j, ht_jv v, const ht_jargs *a)
     ht_jbuf b = { 0 };
     double f = 0;
     bool two = GIVEN(0) && ht_jtrue(g[0]);
-    double base = two ? 1024 : 1000, unit = base;
+    const double base = two ? 1024 : 1000;
     if (v.kind == JK_STR ? !ht_jparse_float(v, &f) : !ht_jas_double(v, &f))
         ht_jfail_here(j, HT_EINVAL, "filesizeformat needs a number, not %s", ht_jtype_name(v));
     if (f == 1)
         return HT_JLIT("1 Byte");
     if (f < base) {
-        ht_jprint(j, &b, "%lld Bytes", (long long)f);
+        ht_jprint(j, &b, "%.0f Bytes", trunc(f));
         return ht_jtaken(&b);
     }
     int i = 0;
-    for (unit = base * base; i < 7 && f >= unit; i++)
+    double unit = base * base;
+    for (; i < 7 && f >= unit; i++)
         unit *= base;
     ht_jput_double(j, &b, 'f', 1, false, base * f / unit);
     ht_jputc(j, &b, ' ');

@@ -169,7 +169,7 @@ static void put_time(ht_jj *j, ht_jbuf *b, const date *d, char c, bool bare)
         iso_week(d, &iso);
         ht_jprint(j, b, "%lld", (long long)iso);
         break;
-    case 's': ht_jprint(j, b, "%lld", (long long)(d->days * 86400 + d->hour * 3600 + d->minute * 60 + d->second)); break;
+    case 's': ht_jprint(j, b, "%lld", (long long)d->days * 86400 + d->hour * 3600 + d->minute * 60 + d->second); break;
     case 'n': ht_jputc(j, b, '\n'); break;
     case 't': ht_jputc(j, b, '\t'); break;
     case 'Z':

@@ -91,7 +91,7 @@ void *ht_jgrow(ht_jj *j, void *p, size_t old, size_t n)
     }
     ht_jsteps(j, 1 + old / 256);
     void *q = take(j, n);
-    if (old)
+    if (p)
         memcpy(q, p, old);
     return q;
 }

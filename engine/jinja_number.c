@@ -210,7 +210,7 @@ static int scientific(double f, int precision, char *digits, int *exponent)
 
 void ht_jput_float(ht_jj *j, ht_jbuf *b, double f)
 {
-    char digits[32];
+    char digits[32] = "";
     int exponent = 0, n = 0;
     if (isnan(f) || isinf(f)) {
         ht_jputs(j, b, isnan(f) ? "nan" : f < 0 ? "-inf" : "inf");
