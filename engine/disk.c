@@ -73,14 +73,14 @@ static void leave(ht_disk *d, ht_disk_unit *u)
 {
     d->used -= d->classes[d->layers[u->layer].class].bytes;
     u->presence = HT_ABSENT;
-    u->failed = u->guess = false;
+    u->failed = u->early = u->guess = false;
     ht_disk_drop_pieces(d, u);
     free_slot(d, u);
 }
 
 static void not_foreseen(ht_disk *d, ht_disk_unit *u)
 {
-    u->foreseen = u->guess = false;
+    u->foreseen = u->early = u->guess = false;
     d->foreseen_bytes -= d->classes[d->layers[u->layer].class].bytes;
     ht_cache_pin(d->cache, ht_disk_id(d, u), false);
 }
@@ -298,9 +298,9 @@ ht_status ht_disk_pin(ht_disk *d, uint32_t layer, uint32_t expert, bool whole, c
         ht_cache_pin(d->cache, ht_disk_id(d, u), true);
         d->counts.wanted++;
         d->counts.hits += all_here;
-        d->counts.missed += !all_here || u->guess;
+        d->counts.missed += !all_here || u->early;
         d->counts.used += u->guess;
-        u->guess = false;
+        u->early = u->guess = false;
     }
     return HT_OK;
 }
@@ -367,6 +367,7 @@ bool ht_disk_foresee(ht_disk *d, uint32_t layer, uint32_t expert, bool certain, 
     if (u->presence == HT_ABSENT) {
         if (!ht_disk_bring_some(d, u, true, !certain, whole))
             return false;
+        u->early = true;
         u->guess = !certain;
         d->counts.foreseen += !certain;
     }
@@ -385,7 +386,7 @@ void ht_disk_pass_by(ht_disk *d, uint32_t layer, uint32_t expert, bool keep)
 
     d->counts.wanted++;
     d->counts.used += u->guess;
-    u->guess = false;
+    u->early = u->guess = false;
     if (keep && u->foreseen && u->presence == HT_COMING)
         not_foreseen(d, u); /* its place in the list goes when the layer is forgotten */
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * What disk.c, disk_hold.c and disk_heat.c share. Nobody else includes this. */
+ * What disk.c, disk_open.c, disk_hold.c, disk_parts.c and disk_heat.c share. Nobody else includes this. */
 #ifndef HT_DISK_IMPL_H
 #define HT_DISK_IMPL_H
 
@@ -14,7 +14,8 @@ typedef struct ht_disk_unit {
     uint8_t of[HT_N_ROLES];  /* which read holds a part; UINT8_MAX: there is no such part */
     uint8_t presence;        /* ht_presence */
     bool failed;             /* a read of it; whoever pins it is told */
-    bool foreseen, guess;    /* needed soon; read because of an uncertain foresight, and not needed yet */
+    bool foreseen;           /* needed soon */
+    bool early, guess;       /* read because it was foreseen, and not needed yet; of these the uncertain ones */
     bool ahead, fresh;       /* counted in ahead_bytes; none of its reads was submitted since it has this slot */
     bool whole;              /* all of it is here or on its way, not only parts */
     uint32_t layer, slot, pins;
