@@ -200,12 +200,15 @@ static ht_status set_sparse(hearth_model *m, hearth_progress_fn *progress, void 
     return HT_OK;
 }
 
+static bool wants_sparse(const hearth_model *m, const hearth_model_params *p)
+{
+    return p->sparsity != HEARTH_SPARSITY_OFF && ht_activation_has_zeros(m->m.act);
+}
+
 static ht_status open_sparse(hearth_model *m, const hearth_model_params *p, ht_error *err)
 {
     m->sparsity = p->sparsity;
-    return p->sparsity == HEARTH_SPARSITY_OFF || !ht_activation_has_zeros(m->m.act)
-               ? HT_OK
-               : set_sparse(m, p->progress, p->progress_user, err);
+    return wants_sparse(m, p) ? set_sparse(m, p->progress, p->progress_user, err) : HT_OK;
 }
 
 /* A PowerInfer model was made to be run with its predictors: that the file is such a one is the user's wish. */
@@ -344,6 +347,7 @@ hearth_status hearth_model_hints(hearth_model *m, const char *profile, hearth_er
         if ((st = ht_disk_plan_fill(m->store.disk, err)) == HT_OK)
             ht_disk_fill(m->store.disk);
     }
+    ht_gguf_forget(m->gguf); /* what the fingerprint touched */
     ht_os_unlock(&m->lock);
     ht_hints_close(&hints);
     free(heat);
@@ -430,7 +434,7 @@ static ht_status open_disk(hearth_model *m, const hearth_model_params *p, const 
     m->table_bytes += m->needs.tables;
     const uint64_t needed = m->needs.held + m->needs.floor + m->table_bytes + m->exec_bytes +
                             ht_state_fixed_bytes(&m->m) + ht_state_set_bytes(&m->m, HT_Q4_0) +
-                            ht_forward_bytes(&m->m, true, m->f32, m->sparse, 1, 1);
+                            ht_forward_bytes(&m->m, true, m->f32, wants_sparse(m, p), 1, 1);
     if (needed > m->budget.ram_bytes) {
         m->table_bytes -= m->needs.tables;
         /* Rounded so that the sentence agrees with itself. */
@@ -456,8 +460,11 @@ static ht_status open_disk(hearth_model *m, const hearth_model_params *p, const 
     m->store.prefetch = p->prefetch == HEARTH_PREFETCH_OFF  ? HT_PREFETCH_OFF
                         : p->prefetch == HEARTH_PREFETCH_ON ? HT_PREFETCH_ON
                                                             : HT_PREFETCH_AUTO;
-    if ((st = ht_disk_open(&m->store.disk, &m->m, &disk, err)) != HT_OK ||
-        (m->standin_bytes && (st = open_standins(m, p, low, err)) != HT_OK))
+    if ((st = ht_disk_open(&m->store.disk, &m->m, &disk, err)) != HT_OK) {
+        m->table_bytes -= m->needs.tables; /* the pager may have the model yet */
+        return st;
+    }
+    if (m->standin_bytes && (st = open_standins(m, p, low, err)) != HT_OK)
         return st;
     ht_gguf_forget(m->gguf);
     if ((st = ht_disk_plan_fill(m->store.disk, err)) != HT_OK)
