@@ -35,12 +35,14 @@ static ht_status take_heat(ht_disk *d, const ht_gguf *g, const char *path, const
     const size_t n = (size_t)layers * experts;
     if (!uses || uses->type != HT_KV_ARRAY || uses->elem != HT_KV_F32 || uses->n != n)
         return ht_fail(err, HT_EFORMAT, "%s: hearth.heat.uses is no list of %zu numbers", path, n);
-    if (tokens && (tokens->type != HT_KV_ARRAY || tokens->elem != HT_KV_U8 ||
-                   !ht_cache_set_tokens(d->cache, tokens->data, tokens->n)))
-        return ht_fail(err, HT_EFORMAT, "%s: hearth.heat.tokens is not of this many layers and experts", path);
     float *heat = malloc(n * sizeof *heat);
     if (!heat)
         return ht_fail(err, HT_ENOMEM, "heat of %zu experts", n);
+    if (tokens && (tokens->type != HT_KV_ARRAY || tokens->elem != HT_KV_U8 ||
+                   !ht_cache_set_tokens(d->cache, tokens->data, tokens->n))) {
+        free(heat);
+        return ht_fail(err, HT_EFORMAT, "%s: hearth.heat.tokens is not of this many layers and experts", path);
+    }
     memcpy(heat, uses->data, n * sizeof *heat);
     ht_cache_set_heat(d->cache, heat);
     free(heat);
