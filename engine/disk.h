@@ -55,7 +55,8 @@ void ht_disk_close(ht_disk *d); /* NULL allowed */
 bool ht_disk_set_budget(ht_disk *d, uint64_t bytes, const ht_cancel *cancel);
 uint64_t ht_disk_budget(const ht_disk *d);
 
-/* HT_EIO where a file was cut, replaced or written to since it was opened. Asked at each pass. */
+/* HT_EIO where a file was cut or written to since it was opened; one that another took the name of is open still. Asked at each
+ * pass. */
 ht_status ht_disk_check(const ht_disk *d, ht_error *err);
 
 /* Units of one layer, each once, that a pass of n_tokens computes now: heat. counts: by how many tokens each was chosen; NULL: by
@@ -75,10 +76,9 @@ void ht_disk_keep(ht_disk *d, uint32_t layer, uint32_t expert, bool kept);
  * (NULL allowed) while what was on its way had to be waited for. Nothing is changed then. */
 ht_status ht_disk_pin(ht_disk *d, uint32_t layer, uint32_t expert, bool whole, const ht_cancel *cancel);
 void ht_disk_unpin(ht_disk *d, uint32_t layer, uint32_t expert);
-/* Whether a layer's units may come in parts: gate rows and scales, then what is needed of the rest; whether that is worth its
- * while where such a share of neurons is active (negative: not known). */
-bool ht_disk_in_parts(const ht_disk *d, uint32_t layer);
-bool ht_disk_parts_pay(ht_disk *d, uint32_t layer, float density); /* asked once a token */
+/* Whether a layer's units may come in parts, gate rows and scales, then what is needed of the rest, and that is worth its while
+ * where such a share of neurons is active (negative: not known). Asked once a token. */
+bool ht_disk_parts_pay(ht_disk *d, uint32_t layer, float density);
 /* Whether a unit's head only is here or on its way, and what ht_disk_need asked for. */
 bool ht_disk_is_part(const ht_disk *d, uint32_t layer, uint32_t expert);
 /* Of a pinned unit whose head is here: reads what is missing of the neurons in mask. HT_LATER: not now, poll first. */
@@ -93,7 +93,7 @@ void ht_disk_poll(ht_disk *d, uint32_t wait_us);
  * False: not now. */
 bool ht_disk_foresee(ht_disk *d, uint32_t layer, uint32_t expert, bool certain, bool whole);
 void ht_disk_forget(ht_disk *d, uint32_t layer);
-uint64_t ht_disk_foreseen_bytes(const ht_disk *d); /* on their way */
+uint64_t ht_disk_foreseen_bytes(const ht_disk *d); /* on their way behind what is needed now, by foresight or to fill slots */
 
 /* A unit that is needed now and not waited for (it is computed from something else, or left out): counted as wanted and not
  * here. keep: what is being read of it is read on, for later, when its layer is forgotten. */

@@ -79,13 +79,11 @@ ht_status ht_disk_plan_parts(ht_disk *d, ht_error *err)
     return HT_OK;
 }
 
-bool ht_disk_in_parts(const ht_disk *d, uint32_t layer) { return d->units[d->layers[layer].first].head != 0; }
-
 bool ht_disk_parts_pay(ht_disk *d, uint32_t layer, float density)
 {
     ht_disk_layer *l = &d->layers[layer];
 
-    if (!ht_disk_in_parts(d, layer))
+    if (!d->units[l->first].head)
         return false;
     if (d->parts_always)
         return true;

@@ -216,6 +216,7 @@ static bool deliver_rows(void *user, uint32_t first, uint32_t n, const float *lo
 static ht_status pass(hearth_session *s, const hearth_token *ids, uint32_t n, ht_logits_fn *on_logits, void *user,
                       ht_error *err)
 {
+    _Static_assert(sizeof s->stats.layers_missing / sizeof *s->stats.layers_missing == HT_N_MISSING, "as the store counts them");
     ht_disk *disk = s->model->store.disk;
     const ht_disk_counts before = disk ? ht_disk_get_counts(disk) : (ht_disk_counts){ 0 };
     uint64_t missing[HT_N_MISSING];

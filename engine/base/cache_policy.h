@@ -9,9 +9,9 @@
  *
  * Policies:
  *   LRU, LFU   baselines: least recently used; least often used, ties by recency
- *   HEAT       the default: decayed frequency with recency and layer distance (EdgeMoE, arXiv:2308.14352, section 4.3; LFRU of
- *              BigMoeOnEdge), with hysteresis: a unit leaves only for one whose heat is larger by a margin, else the newcomer
- *              is what leaves first
+ *   HEAT       the default: what leaves is the unit whose next use is expected to be farthest away, by moving averages of its
+ *              uses, by what similar tokens used, and by the distance of its layer (cf. EdgeMoE,
+ *              arXiv:2308.14352, section 4.3); docs/experts.md has the rest
  *   BELADY     the offline optimum (simulator only): told the next use of each unit
  *
  * Owner: ht_cache_open/close. Threads: one at a time. Nothing is allocated after open. */
@@ -52,7 +52,7 @@ void ht_cache_use_prompt(ht_cache *c, uint32_t layer, const uint32_t *experts, c
 void ht_cache_remember(ht_cache *c, uint32_t layer, const uint32_t *experts, uint32_t n_tokens, uint32_t n_used);
 /* Room for a unit that is not held: which units leave, into out[max]; they count as gone and the unit as held. Returns their
  * number; UINT32_MAX: not possible (all else is pinned, or the budget is under its size), nothing is changed then. ahead: the unit is only
- * foreseen; it may only displace what is worth less, else UINT32_MAX. next_use: for BELADY, position of the unit's next use. */
+ * foreseen; it may only displace what is worth less, else UINT32_MAX. */
 uint32_t ht_cache_admit(ht_cache *c, uint32_t unit, bool ahead, uint32_t *out, uint32_t max);
 /* A held unit that leaves by the caller's will (a failed read, a lowered budget). */
 void ht_cache_remove(ht_cache *c, uint32_t unit);
