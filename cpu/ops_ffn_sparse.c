@@ -64,7 +64,7 @@ static uint32_t list_masked(const ht_op_ffn *f, const ht_ffn_item *it, uint32_t 
 /* Of a list those whose gate is open, in place. */
 static uint32_t list_open(const ht_op_ffn *f, const float *g, uint32_t r0, uint32_t *list, uint32_t n)
 {
-    const float shut = f->act == HT_ACT_FATRELU ? f->act_param : 0.0f;
+    const float shut = ht_activation_shut(f->act, f->act_param);
     uint32_t k = 0;
 
     for (uint32_t i = 0; i < n; i++) { /* not a number counts as open */

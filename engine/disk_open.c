@@ -90,7 +90,7 @@ ht_status ht_disk_needs_of(ht_disk_needs *out, const ht_model *m, bool predictor
     }
     out->floor += dense[0] + dense[1];
     out->tables += units * (sizeof(ht_disk_unit) + 5 * sizeof(uint32_t)) + m->n_layer * sizeof(ht_disk_layer) +
-                  (uint64_t)m->n_layer * m->max_expert * 88; /* the policy's own */
+                  ht_cache_bytes(m->n_layer, m->max_expert);
     return HT_OK;
 }
 

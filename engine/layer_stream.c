@@ -89,7 +89,7 @@ static ht_status queue_gate(ht_ops *o, ht_forward *f, uint32_t il, uint32_t whic
 static void ask_for_open(ht_forward *f, uint32_t il, uint32_t which, uint32_t slot)
 {
     const uint32_t n_ff = f->m->layers[il].ffn.n_ff;
-    const float *gate = f->open + (size_t)which * n_ff, shut = f->m->act == HT_ACT_FATRELU ? f->m->act_param : 0.0f;
+    const float *gate = f->open + (size_t)which * n_ff, shut = ht_activation_shut(f->m->act, f->m->act_param);
     uint32_t *mask = f->mask + (size_t)slot * f->mask_words;
     const bool foretold = ht_ffn_foretold(f, il);
 

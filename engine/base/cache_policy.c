@@ -506,6 +506,13 @@ bool ht_cache_set_tokens(ht_cache *c, const uint8_t *tokens, size_t bytes)
 
 /* ---- Open and close ---- */
 
+uint64_t ht_cache_bytes(uint32_t n_layer, uint32_t n_expert)
+{
+    const uint64_t unit = sizeof(double) + sizeof(uint64_t) + (AVERAGES + 2) * sizeof(float) + 4 * sizeof(uint32_t);
+    const uint64_t tokens = MEMORY * (((uint64_t)n_expert + 63) / 64) * sizeof(uint64_t);
+    return sizeof(ht_cache) + n_layer * (sizeof(layer) + tokens + n_expert * unit) + n_expert * sizeof(float);
+}
+
 ht_status ht_cache_open(ht_cache **out, const ht_cache_params *p, ht_error *err)
 {
     const uint64_t n = (uint64_t)p->n_layer * p->n_expert;

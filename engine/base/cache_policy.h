@@ -37,6 +37,7 @@ typedef struct ht_cache_params {
 } ht_cache_params;
 
 ht_status ht_cache_open(ht_cache **out, const ht_cache_params *params, ht_error *err);
+uint64_t ht_cache_bytes(uint32_t n_layer, uint32_t n_expert); /* what open takes at most */
 void ht_cache_close(ht_cache *c); /* NULL allowed */
 
 bool ht_cache_holds(const ht_cache *c, uint32_t unit);

@@ -75,6 +75,12 @@ static inline bool ht_activation_has_zeros(ht_activation a)
     return a == HT_ACT_RELU || a == HT_ACT_RELU2 || a == HT_ACT_FATRELU || a == HT_ACT_DRELU;
 }
 
+/* A gate's product of at most this leaves its neuron zero, of activations that have zeros; one that is no number is open. */
+static inline float ht_activation_shut(ht_activation a, float param)
+{
+    return a == HT_ACT_FATRELU ? param : 0.0f;
+}
+
 /* x = embedding rows of ids, times scale. table: [n_vocab][k] of any type. */
 typedef struct ht_op_embed {
     ht_part table;
