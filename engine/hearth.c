@@ -717,7 +717,8 @@ hearth_status hearth_model_get_info(const hearth_model *m, hearth_model_info *ou
     if (m->store.disk) {
         i.held_bytes = m->needs.held;
         i.expert_bytes = m->needs.all;
-        i.expert_cache_bytes = ht_disk_budget(m->store.disk);
+        const uint64_t slots = atomic_load(&m->slots); /* a pass may be settling on it just now */
+        i.expert_cache_bytes = slots ? slots : ht_disk_budget(m->store.disk);
         i.stand_in_bytes = m->standin_bytes;
         i.io = ht_disk_reader_info(m->store.disk).direct ? "direct" : "cached";
     }
