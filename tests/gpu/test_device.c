@@ -34,7 +34,7 @@ Test(gpu_device, limit)
         cr_assert_eq(ht_gpu_alloc(g, 4864, &b, &err), HT_OK);
         cr_assert_eq(ht_gpu_room(g, a), 5120);
         cr_assert_eq(ht_gpu_room(g, a + 5000), 120);
-        cr_assert_eq(ht_gpu_room(g, a + 5120), 0);
+        cr_assert_eq(ht_gpu_room(g, a + 5120), a + 5120 == b ? 4864 : 0, "allocations may be neighbours");
         cr_assert_eq(ht_gpu_room(g, a - 1), 0);
         ht_gpu_free(g, a);
         ht_gpu_free(g, a + 8); /* no allocation: nothing happens */
@@ -56,7 +56,8 @@ Test(gpu_device, ranges)
     FOR_DEVICES(g) {
         uint8_t b[600] = { 0 };
         const uint64_t x = put(g, b, 512), y = put(g, b, 512);
-        cr_assert_eq(ht_gpu_upload(g, 0, x + 512, b, 1, NULL), HT_EINVAL);
+        if (x + 512 != y)
+            cr_assert_eq(ht_gpu_upload(g, 0, x + 512, b, 1, NULL), HT_EINVAL);
         cr_assert_eq(ht_gpu_upload(g, 0, x + 12, b, 501, NULL), HT_EINVAL);
         cr_assert_eq(ht_gpu_download(g, 0, b, x, 600, NULL), HT_EINVAL);
         cr_assert_eq(ht_gpu_download(g, 0, b, 0, 1, NULL), HT_EINVAL);
